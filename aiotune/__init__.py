@@ -1,0 +1,71 @@
+"""Tune Keras models, and any Python function, from async code.
+
+    result = await aiotune.RandomSearch(build_model, "val_accuracy", max_trials=20).search(
+        x, y, epochs=5, validation_data=(xv, yv)
+    )
+
+Names are resolved when they are first used, so that `import aiotune` is quick and loads no framework.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from aiotune.version import __version__
+
+if TYPE_CHECKING:
+    from aiotune import errors as errors
+    from aiotune import events as events
+    from aiotune import oracles as oracles
+    from aiotune import tuners as tuners
+    from aiotune.events import EndReason as EndReason
+    from aiotune.hypermodel import HyperModel as HyperModel
+    from aiotune.hyperparameters import HyperParameters as HyperParameters
+    from aiotune.objective import Objective as Objective
+    from aiotune.oracles.base import Oracle as Oracle
+    from aiotune.resources import Limits as Limits
+    from aiotune.resources import Resources as Resources
+    from aiotune.results import SearchResult as SearchResult
+    from aiotune.search import Search as Search
+    from aiotune.settings import Settings as Settings
+    from aiotune.trial import Trial as Trial
+    from aiotune.tuner import Tuner as Tuner
+    from aiotune.tuners import RandomSearch as RandomSearch
+
+_HOMES = {
+    "EndReason": "aiotune.events",
+    "HyperModel": "aiotune.hypermodel",
+    "HyperParameters": "aiotune.hyperparameters",
+    "Limits": "aiotune.resources",
+    "Objective": "aiotune.objective",
+    "Oracle": "aiotune.oracles.base",
+    "RandomSearch": "aiotune.tuners",
+    "Resources": "aiotune.resources",
+    "Search": "aiotune.search",
+    "SearchResult": "aiotune.results",
+    "Settings": "aiotune.settings",
+    "Trial": "aiotune.trial",
+    "Tuner": "aiotune.tuner",
+}
+_MODULES = ("errors", "events", "oracles", "tuners")
+
+__all__ = [  # noqa: PLE0604
+    "__version__",
+    *_HOMES,
+    *_MODULES,
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return importlib.import_module(f"aiotune.{name}")
+    if name in _HOMES:
+        value = getattr(importlib.import_module(_HOMES[name]), name)
+        globals()[name] = value
+        return value
+    raise AttributeError(f"module 'aiotune' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,92 @@
+"""The space before the first trial: the program builds once on the processor and tells its names."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from contextlib import aclosing
+
+from aiotune import errors
+from aiotune.devices.pool import Lease
+from aiotune.errors import ExecutorError, FatalError, FatalRuntimeError, StoreMismatch
+from aiotune.executors.base import Assignment, Execution, Failed, Finished, Met
+from aiotune.history import History
+from aiotune.layout import Layout
+from aiotune.oracles.base import Oracle
+from aiotune.space import HyperParameter, Space
+
+__all__ = ["check_range", "discovery_assignment", "fatal_error", "meet_space"]
+
+DISCOVERY = "discovery"  # the trial id of the run that is no trial; also names its directory
+
+
+def discovery_assignment(oracle: Oracle, layout: Layout, lease: Lease) -> Assignment:
+    """Return the assignment of a run that only meets names. It knows just what the user declared beforehand,
+    so that a range that differs from the stored one shows."""
+    directory = layout.trial(DISCOVERY)
+    directory.mkdir(parents=True, exist_ok=True)
+    return Assignment(
+        trial_id=DISCOVERY,
+        number=-1,
+        stream=-1,
+        repeat=0,
+        attempt=0,
+        run=0,
+        seed=0,
+        values={},
+        space=tuple(oracle.hyperparameters.space),
+        tune_new_entries=False,  # defaults, not draws
+        allow_new_entries=oracle.allow_new_entries,
+        trial_directory=str(directory),
+        log=str(layout.run_log(DISCOVERY, 0)),
+        gpus=(),
+        cores=lease.cores,
+        is_discovery=True,
+    )
+
+
+async def meet_space(execution: Execution, log: str) -> tuple[HyperParameter, ...]:
+    """Return every name that the program declared. Raises the error that the program raised."""
+    space = Space()
+    async with aclosing(execution.events()) as events:
+        async for event in events:
+            match event:
+                case Met():
+                    space = space.grow((*event.space, *event.added))
+                case Failed():
+                    raise fatal_error(event, log)
+                case Finished():
+                    return tuple(space)
+                case _:
+                    pass
+    raise ExecutorError(f"the run that builds the model once ended without a word; its log: {log}")
+
+
+def fatal_error(failed: Failed, log: str) -> FatalError:
+    """Return the error that a failed run stands for, of its own type where that is one of ours."""
+    name, _, text = failed.message.partition(":")
+    kind = getattr(errors, name.rsplit(".", 1)[-1], None)
+    if isinstance(kind, type) and issubclass(kind, FatalError):
+        return kind(f"{text.strip()}\nIts log: {log}")
+    return FatalRuntimeError(f"{failed.text}\nIts log: {log}")
+
+
+def check_range(history: History, oracle: Oracle, declared: Collection[HyperParameter]) -> None:
+    """Raise StoreMismatch if a stored range differs from the program's.
+
+    A name is exempt if the user gave it beforehand (that declaration wins), and if the program was seen
+    to declare it with more than one range (the first one wins).
+    """
+    given = {each.identity for each in oracle.hyperparameters.space}
+    checked = Space(
+        each
+        for each in declared
+        if each.identity not in given and each.name not in history.redeclared
+    )
+    conflicts = history.space.conflicts(checked)
+    if conflicts:
+        lines = "\n  ".join(conflicts)
+        raise StoreMismatch(
+            f"the stored search has other ranges than the program:\n  {lines}\n"
+            "New names are fine, other ranges are not. Pass overwrite=True to begin anew, choose another "
+            "project_name, or restore the ranges."
+        )

@@ -1,0 +1,280 @@
+"""Frozen facts: what happened in a search, in the order in which the store wrote it.
+
+A search is the sum of its facts: `History.apply` folds them, the store keeps them as rows, observers read
+them. An event says what happened, never what to do. Field types are JSON scalars, tuples and mappings of
+them, and the records named below, so that `to_json` and `from_json` are each other's inverse.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from enum import StrEnum
+from typing import Any, get_args
+
+from aiotune.space import HyperParameter, Scalar, deserialize, serialize
+from aiotune.trial import Budget, FailureKind, RunState, TrialState
+
+__all__ = [
+    "EndReason",
+    "Event",
+    "Reported",
+    "RunEnded",
+    "RunStarted",
+    "SearchEnded",
+    "SearchOpened",
+    "SpaceGrew",
+    "StopRequested",
+    "TrialCreated",
+    "TrialEnded",
+    "TrialMet",
+    "TrialPaused",
+    "TrialPromoted",
+    "from_json",
+    "to_json",
+]
+
+
+class EndReason(StrEnum):
+    """Why a search ended."""
+
+    MAX_TRIALS = "max_trials"  # as many trials as asked for
+    EXHAUSTED = "exhausted"  # the oracle has nothing more to propose; the space is finite
+    TIME = "max_time"
+    EPOCHS = "max_epochs"
+    TARGET = "target"  # the score that was asked for is reached
+    PATIENCE = "patience"  # so many trials brought no improvement
+    STOPPED = "stopped"  # by `request_stop()`
+    FAILED = "failed"  # by an error, which the message gives
+
+
+@dataclass(frozen=True, slots=True)
+class SearchOpened:
+    """A process opened the project: the first time, or again."""
+
+    at: float
+    objective: Mapping[str, Any]  # Objective.get_config()
+    seed: int
+    oracle: str
+    version: str
+
+
+@dataclass(frozen=True, slots=True)
+class SpaceGrew:
+    """Names were met for the first time: in discovery (`trial_id` is None) or in a trial.
+
+    `redeclared` are known names that were declared again with another range: the first one holds.
+    """
+
+    at: float
+    trial_id: str | None
+    added: tuple[HyperParameter, ...]
+    redeclared: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class TrialCreated:
+    """The oracle proposed a point; nothing runs yet. The program may meet further names later."""
+
+    at: float
+    trial_id: str
+    number: int
+    stream: int
+    values: Mapping[str, Scalar]
+    asked_after: int
+    budget: Budget | None = None
+    parent: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RunStarted:
+    """A run got its devices: UUIDs, or cores as "cpu:0-1"."""
+
+    at: float
+    trial_id: str
+    run: int  # its index in the trial
+    repeat: int
+    attempt: int
+    devices: tuple[str, ...]
+    log: str | None
+    budget: Budget | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TrialMet:
+    """What the program asked for in this trial, so far or, if `is_complete`, for good."""
+
+    at: float
+    trial_id: str
+    space: tuple[HyperParameter, ...]
+    values: Mapping[str, Scalar]
+    is_complete: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Reported:
+    """A run reported its metrics at a step; for Keras, an epoch counted from 0."""
+
+    at: float
+    trial_id: str
+    run: int
+    step: int
+    metrics: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class StopRequested:
+    """A run was asked to end: it does so at its next batch."""
+
+    at: float
+    trial_id: str
+    run: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class RunEnded:
+    """A run is over. `metrics` are those of `best_step`; `message` has the error and its log."""
+
+    at: float
+    trial_id: str
+    run: int
+    state: RunState
+    metrics: Mapping[str, float]
+    best_step: int | None = None
+    failure: FailureKind | None = None
+    may_retry: bool = True
+    message: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TrialPaused:
+    """A trial has used its budget and waits for a promotion."""
+
+    at: float
+    trial_id: str
+    score: float | None = None
+    best_step: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TrialPromoted:
+    """A paused trial goes on, with a larger budget."""
+
+    at: float
+    trial_id: str
+    budget: Budget
+
+
+@dataclass(frozen=True, slots=True)
+class TrialEnded:
+    """A trial is over, with a score if it has one: the mean over its repeats."""
+
+    at: float
+    trial_id: str
+    status: TrialState
+    score: float | None = None
+    best_step: int | None = None
+    metrics: Mapping[str, float] | None = None
+    failure: FailureKind | None = None
+    message: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SearchEnded:
+    """The search is over; a later process may go on with it."""
+
+    at: float
+    reason: EndReason
+    message: str | None = None
+
+
+Event = (
+    SearchOpened
+    | SpaceGrew
+    | TrialCreated
+    | RunStarted
+    | TrialMet
+    | Reported
+    | StopRequested
+    | RunEnded
+    | TrialPaused
+    | TrialPromoted
+    | TrialEnded
+    | SearchEnded
+)
+
+_KINDS: Mapping[str, type[Event]] = {kind.__name__: kind for kind in get_args(Event)}
+
+
+def _encode(value: Any) -> Any:
+    """Return `value` in plain JSON; a float that JSON cannot hold becomes a string (see `_number`)."""
+    match value:
+        case float() if not math.isfinite(value):
+            return repr(value)
+        case HyperParameter():
+            return serialize(value)
+        case Budget():
+            return {"epochs": value.epochs, "initial_epoch": value.initial_epoch}
+        case StrEnum():
+            return value.value
+        case tuple() | list():
+            return [_encode(item) for item in value]
+        case Mapping():
+            return {key: _encode(item) for key, item in value.items()}
+        case _:
+            return value
+
+
+def _number(value: Any) -> float | None:
+    return None if value is None else float(value)  # float("nan") undoes repr
+
+
+def _metrics(value: Any) -> dict[str, float] | None:
+    return None if value is None else {name: float(number) for name, number in value.items()}
+
+
+def _space(value: Any) -> tuple[HyperParameter, ...]:
+    return tuple(deserialize(config) for config in value)
+
+
+def _budget(value: Any) -> Budget | None:
+    return None if value is None else Budget(**value)
+
+
+def _failure(value: Any) -> FailureKind | None:
+    return None if value is None else FailureKind(value)
+
+
+_DECODERS: Mapping[str, Callable[[Any], Any]] = {
+    "at": float,
+    "score": _number,
+    "metrics": _metrics,
+    "space": _space,
+    "added": _space,
+    "redeclared": tuple,
+    "devices": tuple,
+    "budget": _budget,
+    "failure": _failure,
+    "state": RunState,
+    "status": TrialState,
+}
+
+
+def to_json(event: Event) -> tuple[str, dict[str, Any]]:
+    """Return the event's kind and its fields as plain, strict JSON values."""
+    data = {each.name: _encode(getattr(event, each.name)) for each in fields(event)}
+    return type(event).__name__, data
+
+
+def from_json(kind: str, data: Mapping[str, Any]) -> Event:
+    """Return the event that `to_json` took apart. KeyError for a kind of a newer version."""
+    decoded = {name: _DECODERS.get(name, _same)(value) for name, value in data.items()}
+    if kind == "SearchEnded":
+        decoded["reason"] = EndReason(decoded["reason"])
+    return _KINDS[kind](**decoded)
+
+
+def _same(value: Any) -> Any:
+    return value

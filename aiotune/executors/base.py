@@ -1,0 +1,149 @@
+"""The executor's contract: start a run on a lease, hear its events, ask it to stop.
+
+An execution yields any number of `Started`, `Met` and `Observed`, and always ends with exactly one
+`Finished` or `Failed`, within bounded time after a stop request or a cancellation.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import AsyncGenerator, Mapping
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Self
+
+from aiotune.space import HyperParameter, Scalar
+from aiotune.trial import Budget, FailureKind
+
+__all__ = [
+    "Assignment",
+    "Execution",
+    "Executor",
+    "Failed",
+    "Finished",
+    "Met",
+    "Observed",
+    "RunEvent",
+    "Started",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """All that a run is given beside the payload: plain values that JSON holds."""
+
+    trial_id: str
+    number: int
+    stream: int
+    repeat: int
+    attempt: int
+    run: int
+    seed: int  # the study's; a run's own seed derives from (seed, stream, repeat, attempt)
+    values: Mapping[str, Scalar]
+    space: tuple[HyperParameter, ...]  # as known so far: the first declaration of a name holds
+    tune_new_entries: bool
+    allow_new_entries: bool
+    trial_directory: str  # exists
+    log: str  # file for stdout and stderr
+    gpus: tuple[str, ...] = ()  # UUIDs that the run may see; none: it must not touch a GPU
+    cores: tuple[int, ...] = ()  # processor cores to stay on; none: all
+    budget: Budget | None = None
+    is_discovery: bool = False  # only meet the names of the space: build, do not train
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """The child reached the first line of user code; `at` is its monotonic clock, shared by the machine."""
+
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Met:
+    """The names that the program declared so far, with their values.
+
+    `added`, also inactive ones, were not in the assignment.
+    """
+
+    space: tuple[HyperParameter, ...]
+    values: Mapping[str, Scalar]
+    added: tuple[HyperParameter, ...]
+    redeclared: tuple[tuple[HyperParameter, HyperParameter], ...]  # (as known, as declared now)
+    is_complete: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """Metrics at a step. `step` counts up within a run."""
+
+    step: int
+    metrics: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """The run returned. `is_stopped`: it ended early because it was asked to."""
+
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    best_step: int | None = None
+    is_stopped: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The run broke. `is_fatal`: user code raised FatalError, so that the whole search must end.
+
+    `is_lost`: the run's process died with the fork server, through no fault of its own.
+    `may_retry` is False where user code said so (FailedTrialError).
+    """
+
+    kind: FailureKind
+    message: str  # one line: type and text of the error, or the signal's name
+    traceback: str | None = None
+    is_fatal: bool = False
+    is_lost: bool = False
+    may_retry: bool = True
+
+    @property
+    def text(self) -> str:
+        """All that is known: the traceback, or the end of a crashed run's log, with the message."""
+        trace = (self.traceback or "").rstrip()
+        return trace if self.message in trace else f"{self.message}\n{trace}".rstrip()
+
+
+RunEvent = Started | Met | Observed | Finished | Failed
+
+
+class Execution(ABC):
+    """One run in progress: iterate over its events to the end, in one task.
+
+    Closing the iterator early (or cancelling the task that iterates) ends the run by force; when that returns
+    no process of the run is left.
+    """
+
+    @abstractmethod
+    def events(self) -> AsyncGenerator[RunEvent, None]:
+        """Yield the run's events; the last one is `Finished` or `Failed`."""
+
+    @abstractmethod
+    def request_stop(self, reason: str) -> None:
+        """Ask the run to end at its next batch, and return at once. After the grace it is ended by force."""
+
+
+class Executor(ABC):
+    """Starts runs of one program. An async context manager: leaving it ends every run that is left."""
+
+    @abstractmethod
+    async def start(self, assignment: Assignment) -> Execution:
+        """Start a run. ExecutorError if no process can be had."""
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        return None

@@ -1,0 +1,168 @@
+"""What runs in the forked child: enter the caller's world, load the program, perform it, send how it ended."""
+
+from __future__ import annotations
+
+import contextlib
+import faulthandler
+import os
+import socket
+import sys
+import threading
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+
+from aiotune.executors.base import Assignment, Failed, Finished, RunEvent
+from aiotune.executors.context import Program, RunContext, StopRun, ending_of, perform, run_seed
+from aiotune.executors.libraries import Settings, apply_settings
+from aiotune.executors.payload import load
+from aiotune.executors.wire import (
+    Frame,
+    FrameDecoder,
+    assignment_from_frame,
+    encode_frame,
+    event_to_frame,
+)
+from aiotune.executors.world import World
+from aiotune.trial import FailureKind
+
+__all__ = ["ChildChannel", "run_child"]
+
+_CHUNK_BYTES = 65536
+
+
+class ChildChannel:
+    """The child's end of the facts socket: events go up, a request to stop comes down. Thread-safe.
+
+    There is no listening thread: a look at `stop_reason` is one system call that never waits.
+    """
+
+    def __init__(self, facts: socket.socket) -> None:
+        self._facts = facts
+        self._decoder = FrameDecoder()
+        self._sending = threading.Lock()
+        self._looking = threading.Lock()
+        self._stop_reason: str | None = None
+
+    def receive_order(self) -> Frame:
+        """Return the first frame, which says what to do; wait for it. EOFError if the caller is gone."""
+        while True:
+            data = self._facts.recv(_CHUNK_BYTES)
+            if not data:
+                raise EOFError
+            frames = self._decoder.feed(data)
+            if frames:
+                self._notice(frames[1:])
+                return frames[0]
+
+    def emit(self, event: RunEvent) -> None:
+        """Send the event; waits while the caller is behind. Raises StopRun if the caller is gone."""
+        data = encode_frame(event_to_frame(event))
+        try:
+            with self._sending:
+                self._facts.sendall(data)
+        except OSError as error:
+            self._stop_reason = "the search is gone"
+            raise StopRun(self._stop_reason) from error
+
+    @property
+    def stop_reason(self) -> str | None:
+        with self._looking:
+            if self._stop_reason is None:
+                self._look()
+            return self._stop_reason
+
+    def _look(self) -> None:
+        try:
+            data = self._facts.recv(_CHUNK_BYTES, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if data:
+            self._notice(self._decoder.feed(data))
+        else:
+            self._stop_reason = "the search is gone"
+
+    def _notice(self, frames: Iterable[Frame]) -> None:
+        for frame in frames:
+            self._stop_reason = self._stop_reason or frame.get("stop")
+
+
+def run_child(facts: socket.socket, payload_fd: int) -> int:
+    """Do the run that arrives on `facts`, to its end, and return the process's exit code.
+
+    The caller of this function must end the process with that code, by `os._exit`.
+    """
+    channel = ChildChannel(facts)
+    try:
+        order = channel.receive_order()
+    except (EOFError, OSError):
+        return 0  # the search was cancelled before the run began
+    assignment = assignment_from_frame(order["assignment"])
+    ending = _perform(assignment, World.from_frame(order["world"]), payload_fd, channel)
+    with contextlib.suppress(StopRun):
+        _send_ending(channel, ending)
+    _flush_output()
+    return 0
+
+
+def _perform(
+    assignment: Assignment, world: World, payload_fd: int, channel: ChildChannel
+) -> Finished | Failed:
+    try:
+        _redirect_output(Path(world.directory, assignment.log))
+        world.enter(assignment)
+        apply_settings(
+            Settings(
+                seed=run_seed(assignment),
+                threads=len(assignment.cores),
+                has_gpu=bool(assignment.gpus),
+            )
+        )
+        program = load(payload_fd)
+        os.close(payload_fd)
+    except BaseException as error:
+        return _load_failure(error)
+    return _call(program, RunContext(assignment, channel))
+
+
+def _call(program: Program, run: RunContext) -> Finished | Failed:
+    try:
+        return perform(program, run)
+    except BaseException as error:  # KeyboardInterrupt of user code: nobody above would report it
+        return ending_of(error)
+
+
+def _load_failure(error: BaseException) -> Finished | Failed:
+    """Return what stands for a program that cannot be had: every further run would fail alike."""
+    ending = ending_of(error)
+    if isinstance(ending, Failed) and ending.kind is FailureKind.USER_ERROR:
+        message = f"the program could not be loaded in the child: {ending.message}"
+        return replace(ending, message=message, is_fatal=True, may_retry=False)
+    return ending
+
+
+def _send_ending(channel: ChildChannel, ending: Finished | Failed) -> None:
+    try:
+        channel.emit(ending)
+    except (TypeError, ValueError) as error:  # metrics that are no numbers
+        channel.emit(ending_of(error))
+
+
+def _redirect_output(log: Path) -> None:
+    """Send stdout and stderr, also of native code, to the end of the run's log, line by line."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    fd = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
+    os.dup2(fd, 1)
+    os.dup2(fd, 2)
+    os.close(fd)
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(line_buffering=True, errors="backslashreplace")  # type: ignore[union-attr]
+    faulthandler.enable(file=2)
+
+
+def _flush_output() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):  # a full disk, or closed by user code
+            stream.flush()

@@ -1,0 +1,254 @@
+"""What user code meets inside a run: the trial that it works on, reports, and the request to stop.
+
+A `Program` is what a run performs; `perform` calls it and turns whatever happens into one final event. Both
+the inline executor and the child process use them, so that a program cannot tell where it runs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+import traceback
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Protocol
+
+from aiotune.errors import FailedTrialError, FatalError, FatalTypeError, InfeasibleTrialError
+from aiotune.executors.base import (
+    Assignment,
+    Failed,
+    Finished,
+    Met,
+    Observed,
+    RunEvent,
+    Started,
+)
+from aiotune.hyperparameters import HyperParameters
+from aiotune.space import HyperParameter, Scalar, unit_draw
+from aiotune.trial import Budget, FailureKind
+
+__all__ = [
+    "Channel",
+    "Program",
+    "RunContext",
+    "StopRun",
+    "abort",
+    "ending_of",
+    "failure_of",
+    "finish",
+    "perform",
+    "run_seed",
+]
+
+OUT_OF_MEMORY_ERRORS = frozenset(
+    {"MemoryError", "ResourceExhaustedError", "OutOfMemoryError", "_ArrayMemoryError"}
+)
+
+
+class StopRun(BaseException):
+    """Unwinds a run that was asked to stop. Not an Exception, so that user code does not swallow it."""
+
+
+class Channel(Protocol):
+    """Where a run's events go, and where a request to stop shows."""
+
+    def emit(self, event: RunEvent) -> None: ...
+
+    @property
+    def stop_reason(self) -> str | None: ...
+
+
+class Program(Protocol):
+    """What a run performs: user code and its framework, behind one call."""
+
+    def __call__(self, run: RunContext) -> Finished: ...
+
+
+class RunContext:
+    """The trial as its run sees it; `run_trial(self, trial)` receives it as `trial`.
+
+    It has what a `Trial` has for user code (`trial_id`, `hyperparameters`), and `report`, `should_stop`,
+    `checkpoint_dir`. Changes of `hyperparameters` are facts that go up to the search.
+    """
+
+    def __init__(self, assignment: Assignment, channel: Channel) -> None:
+        self.assignment = assignment
+        self.trial_id = assignment.trial_id
+        self.number = assignment.number
+        self.hyperparameters = HyperParameters(
+            space=assignment.space, values=dict(assignment.values), fill=self._fill
+        )
+        self._channel = channel
+        self._announced: tuple[object, bool] = (None, False)  # names, is_complete
+        self._next_step = 0
+        self._has_seen_stop = False
+
+    @property
+    def budget(self) -> Budget | None:
+        """How far to train, where the search decides that (Hyperband); else None."""
+        return self.assignment.budget
+
+    @property
+    def directory(self) -> Path:
+        """The trial's own directory; it exists."""
+        return Path(self.assignment.trial_directory)
+
+    @property
+    def checkpoint_dir(self) -> Path:
+        """A directory for this repeat's checkpoints; it survives retries and promotions. It exists."""
+        path = self.directory / f"repeat-{self.assignment.repeat}"
+        path.mkdir(parents=True, exist_ok=True)
+        return path
+
+    @property
+    def seed(self) -> int:
+        """32 bits that belong to this run alone, the same when the search is run again."""
+        return run_seed(self.assignment)
+
+    @property
+    def should_stop(self) -> bool:
+        """Whether the run was asked to end. A custom loop should look after each step and return."""
+        self._has_seen_stop |= self._channel.stop_reason is not None
+        return self._has_seen_stop
+
+    @property
+    def has_seen_stop(self) -> bool:
+        """Whether user code was told to end: what it returns then is the result of a shortened run."""
+        return self._has_seen_stop
+
+    @property
+    def has_reported(self) -> bool:
+        """Whether this run reported anything."""
+        return self._next_step > 0
+
+    def raise_if_stopped(self) -> None:
+        """Unwind the run if it was asked to end."""
+        if self.should_stop:
+            raise StopRun(self._channel.stop_reason)
+
+    def report(self, step: int | None = None, **metrics: float) -> None:
+        """Report metrics at `step` (default: the step after the last report, from 0).
+
+        The search stores them and may answer by asking this run to stop. FatalTypeError for a metric that
+        is not a number, and for a call without metrics.
+        """
+        numbers = _numbers(metrics)
+        step = self._next_step if step is None else int(step)
+        self._next_step = step + 1
+        self.announce(is_complete=False)
+        self._channel.emit(Observed(step, numbers))
+
+    def announce(self, *, is_complete: bool) -> None:
+        """Send up the names met so far, if that is news. `is_complete`: no further name can be met.
+
+        Names that were declared but are not active belong to the space, not to this point.
+        """
+        hp = self.hyperparameters
+        met, values, redeclared = hp.met, hp.met_values(), hp.redeclared
+        names = (met, tuple(values.items()), redeclared)
+        is_complete |= self._announced == (names, True)  # nothing new since: it stays so
+        if self._announced == (names, is_complete):
+            return
+        self._announced = (names, is_complete)
+        known = {each.identity for each in self.assignment.space}
+        added = tuple(each for each in hp.declared if each.identity not in known)
+        self._channel.emit(Met(met, values, added, redeclared, is_complete))
+
+    def start(self) -> None:
+        """Say that user code is reached."""
+        self._channel.emit(Started(time.monotonic()))
+
+    def _fill(self, hyperparameter: HyperParameter) -> Scalar:
+        """Return the value of a name that no one proposed a value for."""
+        if not self.assignment.tune_new_entries:
+            return hyperparameter.default
+        stream = self.assignment.stream
+        return hyperparameter.from_unit(
+            unit_draw(self.assignment.seed, stream, hyperparameter.name)
+        )
+
+
+def run_seed(assignment: Assignment) -> int:
+    """Return the run's own seed, 32 bits, from (seed, stream, repeat, attempt)."""
+    draw = unit_draw(
+        assignment.seed, "run", assignment.stream, assignment.repeat, assignment.attempt
+    )
+    return int(draw * 2**32)
+
+
+def _numbers(metrics: Mapping[str, object]) -> dict[str, float]:
+    if not metrics:
+        raise FatalTypeError("report() needs at least one metric: report(step, loss=0.3)")
+    numbers = {}
+    for name, value in metrics.items():
+        try:
+            numbers[name] = float(value)  # type: ignore[arg-type]
+        except (TypeError, ValueError) as error:
+            raise FatalTypeError(f"report(): {name}={value!r} is not a number") from error
+    return numbers
+
+
+def perform(program: Program, run: RunContext) -> Finished | Failed:
+    """Call the program and return how it ended. KeyboardInterrupt and asyncio's CancelledError pass."""
+    try:
+        run.start()
+        return finish(run, program(run))
+    except (Exception, StopRun, SystemExit) as error:
+        return abort(run, error)
+
+
+def finish(run: RunContext, finished: object) -> Finished:
+    """Return how a program that returned has ended; the names that it met are complete now."""
+    if not isinstance(finished, Finished):
+        raise FatalTypeError(f"a program must return Finished, not {finished!r}")
+    if run.has_seen_stop:
+        return replace(finished, is_stopped=True)
+    run.announce(is_complete=True)
+    return finished
+
+
+def abort(run: RunContext, error: BaseException) -> Finished | Failed:
+    """Return how a program that raised has ended; the names met until then go up."""
+    with contextlib.suppress(StopRun):
+        run.announce(is_complete=False)
+    return ending_of(error)
+
+
+def ending_of(error: BaseException) -> Finished | Failed:
+    """Return the end that an exception which left the program stands for."""
+    match error:
+        case StopRun():
+            return Finished(is_stopped=True)
+        case Exception():
+            return failure_of(error)
+        case SystemExit():
+            message = f"user code called sys.exit({error.code!r}): return or raise instead"
+        case _:
+            message = f"user code raised {type(error).__name__}"
+    trace = "".join(traceback.format_exception(error))
+    return Failed(FailureKind.USER_ERROR, message, trace)
+
+
+def failure_of(error: Exception) -> Failed:
+    """Return the failure that an exception of user code stands for."""
+    match error:
+        case InfeasibleTrialError():
+            kind = FailureKind.INFEASIBLE
+        case _ if _is_out_of_memory(error):
+            kind = FailureKind.OUT_OF_MEMORY
+        case _:
+            kind = FailureKind.USER_ERROR
+    return Failed(
+        kind,
+        "".join(traceback.format_exception_only(error)).strip(),
+        "".join(traceback.format_exception(error)),
+        is_fatal=isinstance(error, FatalError),
+        may_retry=not isinstance(error, (FailedTrialError, InfeasibleTrialError, FatalError)),
+    )
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Tell by name, so that no framework need be imported; JAX and XLA say it in the text only."""
+    names = {kind.__name__ for kind in type(error).__mro__}
+    return bool(names & OUT_OF_MEMORY_ERRORS) or "RESOURCE_EXHAUSTED" in str(error)

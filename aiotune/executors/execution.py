@@ -1,0 +1,285 @@
+"""One run in a process of its own, as the caller sees it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import socket
+from collections.abc import AsyncGenerator, Callable, Iterator
+from pathlib import Path
+
+import anyio
+
+from aiotune.errors import ExecutorError, MissingFramework
+from aiotune.executors.base import Execution, Failed, Finished, RunEvent
+from aiotune.executors.launch import Server, ServerLost
+from aiotune.executors.wire import Frame, FrameDecoder, WireError, encode_frame, event_from_frame
+from aiotune.trial import FailureKind
+
+__all__ = ["ProcessExecution"]
+
+_LOGGER = logging.getLogger(__name__)
+
+_CHUNK_BYTES = 2**18
+_LINGER_SECONDS = 2.0  # for a child to exit after its last event
+_KILL_SECONDS = 5.0  # for the server to tell the end of a run that it was told to kill
+_TAIL_BYTES = 4096
+_FAULTS = frozenset({signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGFPE, signal.SIGILL})
+
+
+class ProcessExecution(Execution):
+    """A run between `begin` and `close`. Two sockets lead to it: facts, to the child; status, to the server.
+
+    Invariant: `_outcome` is None while a process of the run may be alive. The end of a run is told by the
+    status socket alone: a forgotten process may hold the facts socket open.
+    """
+
+    def __init__(
+        self,
+        server: Server,
+        *,
+        log: Path,
+        grace_seconds: float,
+        on_close: Callable[[ProcessExecution], object],
+    ) -> None:
+        self._server = server
+        self._log = log
+        self._grace_seconds = grace_seconds
+        self._on_close = on_close
+        self._number: int | None = None
+        self._facts = _End()
+        self._status = _End()
+        self._outcome: Frame | None = None
+        self._ending: Finished | Failed | None = None
+        self._is_stop_requested = False
+        self._is_waiting = False  # in `events`, for the sockets
+        self._closed = anyio.Event()
+
+    async def begin(self, order: bytes, payload_fd: int) -> None:
+        """Have the run forked. ServerLost, MissingFramework or ExecutorError if that fails; then `close`."""
+        with contextlib.ExitStack() as stack:
+            theirs = [stack.enter_context(end.open()) for end in (self._facts, self._status)]
+            self._server.watch(self._facts.socket, self._status.socket)
+            self._number = self._server.run(
+                facts=theirs[0], status=theirs[1], payload_fd=payload_fd
+            )
+        with contextlib.suppress(OSError):  # refused, or the server died: the status says which
+            await asyncio.get_running_loop().sock_sendall(self._facts.socket, order)
+        while not (frames := self._status.receive()):
+            if self._status.is_at_end:
+                self._server.kill()  # known before its end is noticed, lest a retry meets it again
+                raise ServerLost("the fork server died")
+            await _wait_readable(self._status)
+        self._take_answer(frames)
+
+    def _take_answer(self, frames: list[Frame]) -> None:
+        self._server.is_warm = True
+        answer, *rest = frames
+        if "refused" in answer:
+            self._outcome = answer
+            raise (MissingFramework if answer["is_missing"] else ExecutorError)(answer["refused"])
+        self._outcome = rest[0] if rest else None
+
+    async def events(self) -> AsyncGenerator[RunEvent, None]:
+        if self._closed.is_set():
+            return
+        try:
+            while self._outcome is None:
+                await self._wait_news()
+                for event in self._receive_events():
+                    yield event
+                self._receive_outcome()
+            while not self._facts.is_dry:
+                for event in self._receive_events():
+                    yield event
+            yield self._ending or await self._ending_without_last_event()
+        finally:
+            with anyio.CancelScope(shield=True):
+                await self.close()
+
+    def request_stop(self, reason: str) -> None:
+        if self._is_stop_requested or self._closed.is_set():
+            return
+        self._is_stop_requested = True
+        # A child that does not read is ended all the same.
+        with contextlib.suppress(OSError):
+            self._facts.socket.send(encode_frame({"stop": reason}))
+        self._end(self._grace_seconds)
+
+    def kill(self) -> None:
+        """End the run by force; returns at once."""
+        self._end(0)
+
+    async def close(self) -> None:
+        """Return when no process of the run is left, which is forced. Bounded; may be called twice."""
+        if self._closed.is_set():
+            return
+        if self._outcome is None and self._number is not None:
+            self.kill()
+            self._facts.hang_up()
+            if self._server.is_warm:  # else nothing is forked yet, and what hung up will not be
+                await self._wait_killed()
+        self._server.unwatch(*self._facts.sockets, *self._status.sockets)
+        self._facts.close()
+        self._status.close()
+        self._closed.set()
+        self._on_close(self)
+
+    # --- what arrives ---
+
+    async def _wait_news(self) -> None:
+        self._is_waiting = True
+        try:
+            await _wait_readable(self._facts, self._status)
+        finally:
+            self._is_waiting = False
+
+    def _receive_events(self) -> Iterator[RunEvent]:
+        """Yield what has arrived on the facts socket, but keep the last event: the run may not be gone yet."""
+        try:
+            for frame in self._facts.receive():
+                event = event_from_frame(frame)
+                if isinstance(event, Finished | Failed):
+                    self._ending = event
+                    self._end(_LINGER_SECONDS)
+                elif self._ending is None:
+                    yield event
+        except (WireError, ValueError, TypeError, KeyError) as error:
+            self._facts.is_at_end = True
+            message = f"something other than aiotune wrote to the run's socket: {error}"
+            self._ending = self._ending or Failed(FailureKind.CRASH, message)
+            self.kill()
+        if self._facts.is_at_end and self._outcome is None:
+            self._end(_LINGER_SECONDS)  # it can report nothing more
+
+    def _receive_outcome(self) -> None:
+        for frame in self._status.receive():
+            self._outcome = frame
+        if self._status.is_at_end and self._outcome is None:
+            self._outcome = {"is_lost": True}
+
+    async def _wait_killed(self) -> None:
+        with anyio.move_on_after(_KILL_SECONDS) as limit:
+            await (self._closed.wait() if self._is_waiting else self._wait_outcome())
+        if limit.cancelled_caught:
+            _LOGGER.error("the fork server does not answer and is ended; its runs are lost")
+            self._server.kill()
+
+    async def _wait_outcome(self) -> None:
+        self._receive_outcome()
+        while self._outcome is None:
+            await _wait_readable(self._status)
+            self._receive_outcome()
+
+    def _end(self, delay_seconds: float) -> None:
+        if self._number is not None and self._outcome is None:
+            self._server.end(self._number, delay_seconds)
+
+    # --- how it ended ---
+
+    async def _ending_without_last_event(self) -> Finished | Failed:
+        match self._outcome:
+            case {"signal": int(number)}:
+                if self._is_stop_requested and number not in _FAULTS:
+                    return Finished(is_stopped=True)
+                message = f"killed by {_signal_name(number)}"
+                if number == signal.SIGKILL:
+                    message += " (by the kernel, if memory ran out)"
+            case {"exit": int(code)}:
+                if self._is_stop_requested:
+                    return Finished(is_stopped=True)
+                message = f"exited with code {code} before the run was over"
+            case _:
+                message = "the fork server died, and the run with it"
+                if self._server.log is not None:
+                    message += f"; see {self._server.log}"
+                return Failed(FailureKind.CRASH, message, is_lost=True)
+        tail = await anyio.to_thread.run_sync(_tail, self._log)
+        return Failed(FailureKind.CRASH, message, tail and f"The end of {self._log}:\n{tail}")
+
+
+class _End:
+    """The caller's end of a socket pair, without waiting, and the frames that arrive on it."""
+
+    def __init__(self) -> None:
+        self.sockets: list[socket.socket] = []  # none or one
+        self.is_at_end = False  # nothing more will come
+        self.is_dry = False  # nothing more has come yet
+        self._decoder = FrameDecoder()
+
+    def open(self) -> socket.socket:
+        """Connect, and return the other end. ExecutorError if the process has no descriptors left."""
+        try:
+            own, other = socket.socketpair()
+        except OSError as error:
+            raise ExecutorError(f"no socket can be opened for a run: {error}") from error
+        own.setblocking(False)
+        self.sockets.append(own)
+        return other
+
+    @property
+    def socket(self) -> socket.socket:
+        return self.sockets[0]
+
+    def receive(self) -> list[Frame]:
+        """Return the frames that one chunk of bytes completes, if any has arrived. WireError."""
+        try:
+            data = self.socket.recv(_CHUNK_BYTES)
+        except BlockingIOError:
+            self.is_dry = True
+            return []
+        except OSError:
+            data = b""
+        self.is_at_end = self.is_dry = not data
+        return self._decoder.feed(data)
+
+    def hang_up(self) -> None:
+        """Show the other side an end of file, also if another fork of this process holds a copy."""
+        for own in self.sockets:
+            with contextlib.suppress(OSError):
+                own.shutdown(socket.SHUT_WR)
+
+    def close(self) -> None:
+        for own in self.sockets:
+            own.close()
+        self.is_at_end = self.is_dry = True
+
+
+async def _wait_readable(*ends: _End) -> None:
+    """Return when one of the ends has something to read, or is at its end. Works on every asyncio loop."""
+    loop = asyncio.get_running_loop()
+    ready: asyncio.Future[None] = loop.create_future()
+    watched = [end.socket for end in ends if not end.is_at_end]
+    try:
+        for each in watched:
+            loop.add_reader(each, _resolve, ready)
+        await ready
+    finally:
+        # Removed at once: the loop would else call again and again until somebody reads.
+        for each in watched:
+            loop.remove_reader(each)
+
+
+def _resolve(ready: asyncio.Future[None]) -> None:
+    if not ready.done():
+        ready.set_result(None)
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # a real-time signal
+        return f"signal {number}"
+
+
+def _tail(log: Path) -> str:
+    """Return the end of a log, whole lines as far as possible; empty if there is none."""
+    try:
+        with log.open("rb") as file:
+            file.seek(0, 2)
+            file.seek(max(0, file.tell() - _TAIL_BYTES))
+            return file.read().decode(errors="replace").strip()
+    except OSError:
+        return ""

@@ -1,0 +1,82 @@
+"""What the fork server does before its first fork: import, and notice if the caller dies meanwhile."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import select
+import socket
+import sys
+import threading
+from collections.abc import Sequence
+
+from aiotune.executors.wire import Frame
+
+__all__ = ["HANG_UP", "ImportGuard", "import_modules"]
+
+HANG_UP = getattr(select, "POLLRDHUP", select.POLLHUP)
+
+# The extra of aiotune that brings a module.
+_EXTRAS = {
+    "keras": "tensorflow",
+    "tensorflow": "tensorflow",
+    "jax": "jax",
+    "torch": "torch",
+    "sklearn": "sklearn",
+}
+
+
+class ImportGuard:
+    """Ends this process if the caller goes while the frameworks are imported, which takes many seconds.
+
+    A thread, for that time only: it is gone before the first fork.
+    """
+
+    def __init__(self, control: socket.socket, caller: int | None) -> None:
+        self._reader, self._writer = os.pipe()
+        self._poll = select.poll()
+        self._poll.register(self._reader, select.POLLIN)
+        self._poll.register(control, HANG_UP)
+        if caller is not None:
+            self._poll.register(caller, select.POLLIN)
+        self._thread = threading.Thread(target=self._wait, name="aiotune-guard", daemon=True)
+
+    def __enter__(self) -> None:
+        self._thread.start()
+
+    def __exit__(self, *_: object) -> None:
+        os.write(self._writer, b".")
+        self._thread.join()
+        os.close(self._reader)
+        os.close(self._writer)
+
+    def _wait(self) -> None:
+        ready = [fd for fd, _ in self._poll.poll()]
+        if self._reader not in ready:
+            os._exit(0)
+
+
+def import_modules(modules: Sequence[str]) -> Frame | None:
+    """Import the modules; return what to answer to every request if that fails."""
+    if "torch" in modules or os.environ.get("KERAS_BACKEND") == "torch":
+        # Else Keras on PyTorch starts the CUDA driver here, which no fork survives.
+        os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"
+    for name in modules:
+        try:
+            importlib.import_module(name)
+        except BaseException as error:
+            sys.excepthook(*sys.exc_info())
+            return _refusal(name, error)
+    return None
+
+
+def _refusal(name: str, error: BaseException) -> Frame:
+    missing = (error.name or "").partition(".")[0] if isinstance(error, ModuleNotFoundError) else ""
+    if missing in _EXTRAS:
+        text = (
+            f"{name} needs {missing}, which is not installed: "
+            f'pip install "aiotune[{_EXTRAS[missing]}]"'
+        )
+    else:
+        text = f"the module {name!r} cannot be imported before the runs: {type(error).__name__}: {error}"
+    return {"refused": text, "is_missing": missing in _EXTRAS}

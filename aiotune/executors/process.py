@@ -1,0 +1,120 @@
+"""Runs in processes of their own, forked by a server that has the frameworks imported already."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import anyio
+
+from aiotune.errors import ExecutorError
+from aiotune.executors.base import Assignment, Executor
+from aiotune.executors.execution import ProcessExecution
+from aiotune.executors.launch import Server, ServerLost, acquire_server, release_server
+from aiotune.executors.payload import Payload
+from aiotune.executors.wire import assignment_to_frame, encode_frame
+from aiotune.executors.world import World
+
+__all__ = ["ProcessExecutor"]
+
+
+class ProcessExecutor(Executor):
+    """Starts each run of one payload in a fresh process. The payload stays the caller's to close.
+
+    preload: modules that the fork server imports before it forks; they are imported once.
+    environment: the variables of the runs; default: this process's, as they are now.
+    server_log: where the fork server's own output goes (imports, their warnings).
+    grace_seconds: between a request to stop and SIGTERM; 0.5 s later comes SIGKILL.
+
+    Working directory, `sys.path` and `sys.argv` of the runs are those of this process as of now.
+    """
+
+    def __init__(
+        self,
+        payload: Payload,
+        *,
+        preload: Sequence[str] = (),
+        environment: Mapping[str, str] | None = None,
+        server_log: Path | None = None,
+        grace_seconds: float = 10.0,
+    ) -> None:
+        self._payload = payload
+        self._preload = tuple(preload)
+        self._world = World.current(environment)
+        self._server_log = server_log
+        self._grace_seconds = grace_seconds
+        self._server: Server | None = None
+        self._renewing = anyio.Lock()
+        self._executions: set[ProcessExecution] = set()
+
+    async def __aenter__(self) -> Self:
+        await self._live_server()  # it imports while the caller goes on
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        with anyio.CancelScope(shield=True):
+            for execution in list(self._executions):
+                execution.kill()
+            for execution in list(self._executions):
+                await execution.close()
+            await self._release_server()
+
+    async def start(self, assignment: Assignment) -> ProcessExecution:
+        """Start a run; returns once its process is forked, which waits for the server's imports.
+
+        Raises MissingFramework if an import fails for want of a package, else ExecutorError.
+        """
+        order = encode_frame(
+            {"assignment": assignment_to_frame(assignment), "world": self._world.to_frame()}
+        )
+        for _ in range(2):  # once more if the server died in between
+            execution = self._execution(await self._live_server(), assignment)
+            self._executions.add(execution)
+            try:
+                await execution.begin(order, self._payload.fd)
+            except BaseException as error:
+                with anyio.CancelScope(shield=True):
+                    await execution.close()
+                if not isinstance(error, ServerLost):
+                    raise
+            else:
+                return execution
+        where = "" if self._server_log is None else f"; its log is {self._server_log}"
+        raise ExecutorError(f"the process that starts the runs died twice on starting one{where}")
+
+    def _execution(self, server: Server, assignment: Assignment) -> ProcessExecution:
+        return ProcessExecution(
+            server,
+            log=Path(self._world.directory, assignment.log),
+            grace_seconds=self._grace_seconds,
+            on_close=self._executions.discard,
+        )
+
+    async def _live_server(self) -> Server:
+        async with self._renewing:
+            server = self._server
+            if server is None or not server.is_alive:
+                # Shielded: a server that nobody keeps would never be released.
+                with anyio.CancelScope(shield=True):
+                    await self._release_server()
+                    server = await anyio.to_thread.run_sync(self._acquire_server)
+                    self._server = server
+            assert server is not None  # a shielded scope swallows no error
+            return server
+
+    def _acquire_server(self) -> Server:
+        return acquire_server(
+            self._preload, environment=self._world.environment, log=self._server_log
+        )
+
+    async def _release_server(self) -> None:
+        server, self._server = self._server, None
+        if server is not None:
+            await anyio.to_thread.run_sync(release_server, server)

@@ -1,0 +1,157 @@
+"""Keras models in a run: build, fit and keep the best weights; load them again.
+
+Everything here but `load_model` is called in a child process. Keras is imported when the first function is
+called, never with the module.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from aiotune.executors.context import RunContext
+from aiotune.frameworks.keras_build import (
+    ModelOptions,
+    build_model,
+    require_compiled,
+    require_keras,
+    require_size,
+)
+from aiotune.frameworks.keras_callbacks import (
+    EpochRecorder,
+    TrainingHooks,
+    copied_callbacks,
+    run_callback,
+)
+from aiotune.frameworks.keras_checkpoint import (
+    BestCheckpoint,
+    forget_best,
+    read_best,
+    restore_best,
+)
+from aiotune.frameworks.keras_discovery import discover
+from aiotune.hypermodel import HyperModel, defines_fit
+from aiotune.hyperparameters import HyperParameters
+from aiotune.objective import Objective
+
+__all__ = [
+    "ModelOptions",
+    "TrainingHooks",
+    "build_and_fit",
+    "build_model",
+    "discover",
+    "load_model",
+    "require_keras",
+]
+
+NO_HOOKS = TrainingHooks()
+
+
+def build_and_fit(
+    hypermodel: HyperModel,
+    run: RunContext,
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    options: ModelOptions,
+    hooks: TrainingHooks = NO_HOOKS,
+) -> Any:
+    """Train the model of this run's hyperparameters, and return what its `fit` returned.
+
+    `args` and `kwargs` are those of `search()`. Each epoch is reported at its absolute number; the best one's
+    weights are in the run's checkpoint directory. StopRun when the run is asked to stop: at the next batch,
+    with no validation and no report of a partial epoch.
+    """
+    model = build_model(hypermodel, run.hyperparameters, options, seed=run.seed)
+    require_compiled(hypermodel, model)
+    run.announce(is_complete=not defines_fit(hypermodel))
+    run.raise_if_stopped()
+    kwargs = dict(kwargs)
+    if not defines_fit(hypermodel):
+        args, kwargs = _with_names(model, args, kwargs)
+    checkpoint, initial_epoch = _open_checkpoint(run, options.objective, model)
+    if run.budget is not None:
+        kwargs |= {"epochs": run.budget.epochs, "initial_epoch": initial_epoch}
+    is_objective_due = _objective_deadline(hypermodel, kwargs)
+    recorder = EpochRecorder(run, options.objective, checkpoint, is_objective_due)
+    kwargs["callbacks"] = [
+        *copied_callbacks(kwargs.get("callbacks"), run),
+        run_callback(run, recorder, hooks, partial(require_size, limit=options.max_model_size)),
+    ]
+    result = hypermodel.fit(run.hyperparameters, model, *args, **kwargs)
+    recorder.record_end(model)
+    return result
+
+
+def load_model(
+    hypermodel: HyperModel, hp: HyperParameters, checkpoint_dir: Path, options: ModelOptions
+) -> Any:
+    """Build the model for `hp` again and load the best epoch's weights, and optimizer, into it.
+
+    FatalRuntimeError if the directory has no checkpoint, FatalValueError if it fits another architecture only.
+    """
+    model = build_model(hypermodel, hp, options)
+    restore_best(model, checkpoint_dir)
+    return model
+
+
+def _open_checkpoint(
+    run: RunContext, objective: Objective, model: Any
+) -> tuple[BestCheckpoint, int]:
+    """Return where to keep the best epoch, and the epoch to begin with.
+
+    A run that continues an earlier one (a promotion) takes over its weights and its best score. Any other
+    begins anew, also where an attempt that failed has left files; so does one whose earlier weights are gone.
+    """
+    directory = run.checkpoint_dir
+    initial_epoch = 0 if run.budget is None else run.budget.initial_epoch
+    best = read_best(directory)
+    if initial_epoch > 0 and best is not None:
+        restore_best(model, directory)
+        return BestCheckpoint(directory, objective, best), initial_epoch
+    forget_best(directory)
+    return BestCheckpoint(directory, objective), 0
+
+
+def _with_names(
+    model: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Give the arguments of `fit` after x and y their names: a budget sets `epochs`, wherever it was given.
+
+    TypeError, from Python itself, for an argument that `model.fit` does not take.
+    """
+    signature = inspect.signature(model.fit)
+    signature.bind_partial(*args, **kwargs)
+    parameters = signature.parameters.values()
+    names = [each.name for each in parameters if each.kind is each.POSITIONAL_OR_KEYWORD]
+    if len(args) > len(names):
+        return args, kwargs  # a `fit` of the model's own, with *args
+    return args[:2], dict(zip(names[2:], args[2:], strict=False)) | kwargs
+
+
+def _objective_deadline(
+    hypermodel: HyperModel, fit_arguments: Mapping[str, Any]
+) -> Callable[[int], bool]:
+    """Return whether an epoch without the objective proves that it will never be there.
+
+    A `fit` of the user's own may compute it afterwards. Keras's `fit` has metrics of validation only in
+    the epochs in which it validates.
+    """
+    if defines_fit(hypermodel):
+        return lambda epoch: False
+    frequency = fit_arguments.get("validation_freq", 1)
+    is_validated = bool(fit_arguments.get("validation_split")) or (
+        fit_arguments.get("validation_data") is not None
+    )
+    if not is_validated:
+        return lambda epoch: True
+    return lambda epoch: _is_validation_epoch(epoch, frequency)
+
+
+def _is_validation_epoch(epoch: int, frequency: Any) -> bool:
+    """Return whether Keras validates after this epoch, counted from 0."""
+    if isinstance(frequency, int):
+        return (epoch + 1) % frequency == 0
+    return epoch + 1 in frequency

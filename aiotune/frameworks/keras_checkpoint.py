@@ -1,0 +1,156 @@
+"""The best epoch's weights on disk, and back into a model.
+
+    {checkpoint directory}/
+        best.weights.h5    weights and optimizer
+        build.json         the shapes that a lazily built model needs to get its weights
+        best.json          {"epoch": ..., "score": ...}; written last: it says that the others are whole
+
+Each file is written under another name and then moved into place, so that no reader sees half of one. What
+exact continuation needs besides (seed generators, the last epoch) belongs into a file of its own, beside these.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from aiotune.errors import FatalRuntimeError, FatalValueError
+from aiotune.frameworks.keras_build import require_keras
+from aiotune.objective import Objective
+
+__all__ = ["Best", "BestCheckpoint", "forget_best", "read_best", "restore_best"]
+
+WEIGHTS = "best.weights.h5"
+BUILD = "build.json"
+BEST = "best.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Best:
+    """The epoch that the weights on disk belong to. No score: the objective was not known then."""
+
+    epoch: int
+    score: float | None
+
+
+class BestCheckpoint:
+    """Keeps the weights of the best epoch: the first of several equal ones, never one whose score is NaN.
+
+    As long as no epoch has shown the objective, each epoch replaces the one before.
+    """
+
+    def __init__(self, directory: Path, objective: Objective, best: Best | None = None) -> None:
+        self._directory = directory
+        self._objective = objective
+        self._was_scored = best is not None and best.score is not None
+        self.best = best
+
+    def offer(self, model: Any, epoch: int, logs: Mapping[str, float]) -> None:
+        """Save the model if this epoch is the best so far."""
+        score = self._objective.get_value(logs) if self._objective.has_value(logs) else None
+        if not self._is_wanted(score):
+            return
+        self._was_scored = score is not None
+        save_best(model, self._directory, Best(epoch, score))
+        self.best = Best(epoch, score)
+
+    def _is_wanted(self, score: float | None) -> bool:
+        if score is None:
+            return not self._was_scored
+        if math.isnan(score):
+            return False
+        if self.best is None or self.best.score is None:
+            return True
+        return self._objective.better_than(score, self.best.score)
+
+
+def read_best(directory: Path) -> Best | None:
+    """Return which epoch's weights the directory holds, or None if there are none."""
+    try:
+        record = json.loads((directory / BEST).read_text())
+    except FileNotFoundError:
+        return None
+    score = record["score"]
+    return Best(int(record["epoch"]), None if score is None else float(score))
+
+
+def forget_best(directory: Path) -> None:
+    """Remove what an earlier attempt saved. The record goes first: without it the weights count as absent."""
+    for name in (BEST, BUILD, WEIGHTS):
+        (directory / name).unlink(missing_ok=True)
+
+
+def save_best(model: Any, directory: Path, best: Best) -> None:
+    """Write the model's weights and what it takes to load them."""
+    is_plain = best.score is None or math.isfinite(best.score)  # strict JSON has no infinity
+    record = {"epoch": best.epoch, "score": best.score if is_plain else repr(best.score)}
+    _replace(directory / WEIGHTS, lambda path: model.save_weights(path, overwrite=True))
+    _replace(directory / BUILD, _text_writer(_build_config(model)))
+    _replace(directory / BEST, _text_writer(record))
+
+
+def restore_best(model: Any, directory: Path) -> Best:
+    """Load the best epoch's weights, and the optimizer's variables, into a new model of the same kind.
+
+    FatalRuntimeError if there is no checkpoint, FatalValueError if it belongs to another architecture.
+    """
+    best = read_best(directory)
+    if best is None:
+        raise FatalRuntimeError(
+            f"there is no checkpoint in {directory}: no epoch of this trial had a score, its files "
+            "were deleted, or HyperModel.fit did not pass its `callbacks` on to model.fit"
+        )
+    try:
+        _build(model, directory)
+        model.load_weights(directory / WEIGHTS)
+    except ValueError as error:
+        raise FatalValueError(
+            f"the weights in {directory} do not fit the model that build returns for these values "
+            f"({error}). Did the build function change since they were saved? A model whose layers "
+            "get their weights in the first call may need a `build(self, input_shape)` method"
+        ) from error
+    return best
+
+
+def _build(model: Any, directory: Path) -> None:
+    """Create the variables that the weights are loaded into, the optimizer's included."""
+    config = json.loads((directory / BUILD).read_text())
+    if not model.built and config is not None:
+        keras = require_keras()
+        model.build_from_config(keras.saving.deserialize_keras_object(config))
+        model.built = True  # Keras marks it so when it does the same; loading checks each layer
+    optimizer = getattr(model, "optimizer", None)
+    if optimizer is not None and not optimizer.built:
+        optimizer.build(model.trainable_variables)
+
+
+def _build_config(model: Any) -> Any:
+    """Return the model's input shapes as JSON values, tuples marked as Keras marks them.
+
+    None where a custom `get_build_config` returns what JSON cannot hold: such a model must build itself.
+    """
+    try:
+        config = require_keras().saving.serialize_keras_object(model.get_build_config())
+        json.dumps(config)
+    except (TypeError, ValueError):
+        return None
+    return config
+
+
+def _text_writer(record: object) -> Callable[[Path], object]:
+    return lambda path: path.write_text(json.dumps(record, allow_nan=False))
+
+
+def _replace(path: Path, write: Callable[[Path], object]) -> None:
+    """Let `write` make the file under another name, then put it in place at once."""
+    unfinished = path.with_name(f"writing.{path.name}")
+    try:
+        write(unfinished)
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)

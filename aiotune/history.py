@@ -1,0 +1,192 @@
+"""The search so far, folded from its facts: the only place where a trial or a run changes its state.
+
+`History.apply` takes the facts in the order in which the store wrote them; the same facts in the same order
+give the same history. Everybody else reads: the scheduler, the oracles, the accessors, the observers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from types import MappingProxyType
+from typing import assert_never
+
+from aiotune.events import (
+    Event,
+    Reported,
+    RunEnded,
+    RunStarted,
+    SearchEnded,
+    SearchOpened,
+    SpaceGrew,
+    StopRequested,
+    TrialCreated,
+    TrialEnded,
+    TrialMet,
+    TrialPaused,
+    TrialPromoted,
+)
+from aiotune.space import Space
+from aiotune.trial import Observation, Run, Trial, TrialState
+
+__all__ = ["History"]
+
+
+class History:
+    """An append-only view of a search: its trials by id and by number, and the space as met so far.
+
+    Invariants: `by_number[n].number == n`; a trial that is over never changes; `length` counts facts.
+    """
+
+    def __init__(self, facts: Iterable[Event] = ()) -> None:
+        self._trials: dict[str, Trial] = {}
+        self._order: list[str] = []
+        self._ended: list[str] = []
+        self._open: dict[str, None] = {}  # an ordered set
+        self._duplicates = 0
+        self._observations: dict[tuple[str, int], list[Observation]] = {}
+        self.space = Space()
+        self.redeclared: frozenset[str] = frozenset()
+        self.opened: SearchOpened | None = None
+        self.ended: SearchEnded | None = None
+        self.length = 0
+        for fact in facts:
+            self.apply(fact)
+
+    @property
+    def trials(self) -> Mapping[str, Trial]:
+        """Every trial by id, in the order of asking."""
+        return MappingProxyType(self._trials)
+
+    @property
+    def next_number(self) -> int:
+        return len(self._order)
+
+    def trial(self, trial_id: str) -> Trial:
+        """Return the trial; KeyError with a message that names the first and last known id."""
+        try:
+            return self._trials[trial_id]
+        except KeyError:
+            known = f"{self._order[0]} to {self._order[-1]}" if self._order else "none yet"
+            raise KeyError(f"there is no trial {trial_id!r}; known ids: {known}") from None
+
+    def numbered(self, number: int) -> Trial:
+        return self._trials[self._order[number]]
+
+    def open_trials(self) -> list[Trial]:
+        """Return the trials that are not over, oldest first."""
+        return [self._trials[trial_id] for trial_id in self._open]
+
+    def ended_trials(self, after: int = 0) -> list[Trial]:
+        """Return the trials that are over, in the order of their ends, less the first `after`."""
+        return [self._trials[trial_id] for trial_id in self._ended[after:]]
+
+    def counted(self) -> int:
+        """Return how many trials count towards `max_trials`: all but duplicates."""
+        return len(self._order) - self._duplicates
+
+    def apply(self, fact: Event) -> None:
+        """Take in the next fact. FatalRuntimeError if it contradicts the facts before it."""
+        self.length += 1
+        match fact:
+            case SearchOpened():
+                self.opened, self.ended = fact, None
+            case SpaceGrew():
+                self.space = self.space.grow(fact.added)
+                self.redeclared |= set(fact.redeclared)
+            case TrialCreated():
+                self._create(fact)
+            case TrialMet():
+                self._change(
+                    fact.trial_id,
+                    space=fact.space,
+                    values=dict(fact.values),
+                    is_path_complete=fact.is_complete,
+                )
+            case RunStarted():
+                self._start_run(fact)
+            case Reported():
+                self._observations[fact.trial_id, fact.run].append(
+                    Observation(fact.step, fact.metrics)
+                )
+            case StopRequested():
+                pass  # kept for the log; what follows from it is a fact of its own
+            case RunEnded():
+                self._end_run(fact)
+            case TrialPaused():
+                self._move(
+                    fact.trial_id, TrialState.PAUSED, score=fact.score, best_step=fact.best_step
+                )
+            case TrialPromoted():
+                self._change(fact.trial_id, budget=fact.budget)
+            case TrialEnded():
+                self._end_trial(fact)
+            case SearchEnded():
+                self.ended = fact
+            case _:
+                assert_never(fact)
+
+    def _create(self, fact: TrialCreated) -> None:
+        self._trials[fact.trial_id] = Trial(
+            trial_id=fact.trial_id,
+            number=fact.number,
+            stream=fact.stream,
+            values=dict(fact.values),
+            asked_after=fact.asked_after,
+            created_at=fact.at,
+            budget=fact.budget,
+            parent=fact.parent,
+        )
+        self._order.append(fact.trial_id)
+        self._open[fact.trial_id] = None
+
+    def _start_run(self, fact: RunStarted) -> None:
+        observations = self._observations.setdefault((fact.trial_id, fact.run), [])
+        run = Run(
+            index=fact.run,
+            repeat=fact.repeat,
+            attempt=fact.attempt,
+            started_at=fact.at,
+            devices=fact.devices,
+            log=fact.log,
+            budget=fact.budget,
+            observations=observations,
+        )
+        trial = self.trial(fact.trial_id).with_run(run)
+        if trial.state is not TrialState.RUNNING:
+            trial = trial.moved(TrialState.RUNNING)
+        self._trials[fact.trial_id] = trial
+
+    def _end_run(self, fact: RunEnded) -> None:
+        trial = self.trial(fact.trial_id)
+        run = trial.runs[fact.run].moved(
+            fact.state,
+            metrics=fact.metrics,
+            best_step=fact.best_step,
+            failure=fact.failure,
+            may_retry=fact.may_retry,
+            message=fact.message,
+            ended_at=fact.at,
+        )
+        self._trials[fact.trial_id] = trial.with_run(run)
+
+    def _end_trial(self, fact: TrialEnded) -> None:
+        self._move(
+            fact.trial_id,
+            fact.status,
+            score=fact.score,
+            best_step=fact.best_step,
+            metrics=fact.metrics or {},
+            failure=fact.failure,
+            message=fact.message,
+            ended_at=fact.at,
+        )
+        del self._open[fact.trial_id]
+        self._ended.append(fact.trial_id)
+        self._duplicates += fact.status is TrialState.DUPLICATE
+
+    def _change(self, trial_id: str, **changes: object) -> None:
+        self._trials[trial_id] = replace(self.trial(trial_id), **changes)  # type: ignore[arg-type]
+
+    def _move(self, trial_id: str, state: TrialState, **changes: object) -> None:
+        self._trials[trial_id] = self.trial(trial_id).moved(state, **changes)

@@ -1,0 +1,1 @@
+"""Kinds of hyperparameters. `aiotune.space` offers them to everybody else."""

@@ -1,0 +1,5 @@
+"""Oracles: what to try next. One algorithm a file."""
+
+from aiotune.oracles.random_search import RandomSearchOracle
+
+__all__ = ["RandomSearchOracle"]

@@ -1,0 +1,61 @@
+"""The one door through which facts come: store first, history second, observers third."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+
+import anyio
+
+from aiotune.errors import FatalRuntimeError, StoreUnwritable
+from aiotune.events import Event
+from aiotune.history import History
+from aiotune.store.base import Store
+
+__all__ = ["Observer", "Recorder"]
+
+_LOG = logging.getLogger("aiotune")
+_LONGEST_WRITE_SECONDS = 60.0
+
+Observer = Callable[[Event, History], None]
+
+
+class Recorder:
+    """Writes facts to the store, applies them to the history, shows them to the observers.
+
+    Invariant: `history.length` is the number of the last fact in the store. It holds because the store
+    resumes its callers in the order of their facts, and because no cancellation comes between a fact's
+    commit and its application.
+    """
+
+    def __init__(self, store: Store, history: History, observers: Iterable[Observer] = ()) -> None:
+        self.history = history
+        self._store = store
+        self._observers = list(observers)
+
+    async def record(self, *facts: Event) -> None:
+        """Return once the facts are durable, applied and shown. StoreUnwritable if the disk refuses."""
+        with anyio.CancelScope(shield=True):
+            try:
+                with anyio.fail_after(_LONGEST_WRITE_SECONDS):
+                    number = await self._store.append(*facts)
+            except TimeoutError as error:
+                raise StoreUnwritable(
+                    f"the store did not answer for {_LONGEST_WRITE_SECONDS:.0f} s: is the disk hung, or "
+                    "the database locked by another program?"
+                ) from error
+            for fact in facts:
+                self.history.apply(fact)
+        if number != self.history.length:
+            raise FatalRuntimeError(
+                f"fact {number} was applied as fact {self.history.length}: the store is out of order"
+            )
+        for fact in facts:
+            self._show(fact)
+
+    def _show(self, fact: Event) -> None:
+        for observer in self._observers:
+            try:
+                observer(fact, self.history)
+            except Exception:  # an observer must never change a search
+                _LOG.exception("observer %r failed on %s", observer, type(fact).__name__)

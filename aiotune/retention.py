@@ -1,0 +1,66 @@
+"""Which checkpoints stay: those of the best trials, and of every trial that is not over."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import anyio
+
+from aiotune.events import Event, TrialEnded
+from aiotune.history import History
+from aiotune.layout import Layout
+from aiotune.objective import Objective
+from aiotune.results import best_trials
+
+__all__ = ["Janitor"]
+
+
+class Janitor:
+    """Deletes the checkpoints of trials that are over and not among the best `keep`. An observer."""
+
+    def __init__(self, layout: Layout, objective: Objective, keep: int) -> None:
+        self._layout = layout
+        self._objective = objective
+        self._keep = keep
+        self._kept: set[str] | None = None  # the best trials so far
+        self._doomed: list[str] = []
+        self._changed = anyio.Event()
+
+    def __call__(self, event: Event, history: History) -> None:
+        if not isinstance(event, TrialEnded):
+            return
+        known = history.trials if self._kept is None else self._kept
+        candidates = {*known, event.trial_id}
+        best = best_trials(
+            (history.trial(each) for each in sorted(candidates)), self._objective, self._keep
+        )
+        kept = {trial.trial_id for trial in best}
+        over = {each for each in candidates - kept if history.trial(each).is_over}
+        self._kept = kept
+        self._doomed.extend(sorted(over))
+        self._wake()
+
+    async def work(self) -> None:
+        """Delete what is doomed, until cancelled."""
+        while True:
+            doomed = list(self._doomed)
+            await anyio.to_thread.run_sync(self._delete, doomed)
+            del self._doomed[: len(doomed)]
+            self._wake()
+            while not self._doomed:
+                await self._changed.wait()
+
+    async def wait_idle(self) -> None:
+        """Return once nothing is doomed any more."""
+        while self._doomed:
+            await self._changed.wait()
+
+    def _wake(self) -> None:
+        self._changed.set()
+        self._changed = anyio.Event()
+
+    def _delete(self, trial_ids: list[str]) -> None:
+        for trial_id in trial_ids:
+            for path in self._layout.trial(trial_id).glob("repeat-*"):
+                shutil.rmtree(Path(path), ignore_errors=True)

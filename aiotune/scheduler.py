@@ -1,0 +1,333 @@
+"""The loop that joins oracle, store, devices and executor: vacancy, ask, lease, run, record, judge, tell.
+
+One task dispatches, one task follows each run (see `Runner`); all are children of `Scheduler.run`. They share
+the history, which only `Recorder.record` changes, and wake the dispatcher through `_wake`. Nothing here waits
+on a timer, but for the limits that are times.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from typing import assert_never
+
+import anyio
+from anyio.abc import TaskGroup
+
+from aiotune.clock import Clock
+from aiotune.conclusion import StopCause
+from aiotune.devices.pool import DevicePool, Lease
+from aiotune.discovery import DISCOVERY, check_range, discovery_assignment, meet_space
+from aiotune.end_rules import EndRules
+from aiotune.errors import FatalRuntimeError, StoreError
+from aiotune.events import (
+    EndReason,
+    Event,
+    RunEnded,
+    RunStarted,
+    SearchEnded,
+    SpaceGrew,
+    TrialCreated,
+    TrialPromoted,
+)
+from aiotune.executors.base import Executor
+from aiotune.hyperparameters import HyperParameters
+from aiotune.oracles.base import Exhausted, Oracle, Promote, Suggest, Wait
+from aiotune.plan import Plan
+from aiotune.recorder import Recorder
+from aiotune.resources import Resources
+from aiotune.runner import RunKey, Runner
+from aiotune.settlement import Work, pending
+from aiotune.trial import RunState, Trial, TrialState
+
+__all__ = ["Scheduler"]
+
+
+class Scheduler:
+    """Runs the trials of one search, once. `run` returns why it ended, or raises."""
+
+    def __init__(
+        self,
+        *,
+        oracle: Oracle,
+        recorder: Recorder,
+        pool: DevicePool,
+        executor: Executor,
+        plan: Plan,
+        clock: Clock,
+    ) -> None:
+        self._oracle = oracle
+        self._recorder = recorder
+        self._history = recorder.history
+        self._pool = pool
+        self._executor = executor
+        self._plan = plan
+        self._clock = clock
+        self._runner = Runner(
+            oracle=oracle,
+            history=self._history,
+            record=self._record,
+            executor=executor,
+            plan=plan,
+            clock=clock,
+        )
+        self._rules = EndRules(
+            self._history, oracle.objective, plan.limits, oracle.max_consecutive_failed_trials
+        )
+        self._changed = anyio.Event()
+        self._waiting: dict[str, str] = {}
+        self._ending: tuple[EndReason, str | None] | None = None
+        self._stop_cause: StopCause | None = None  # what runs in progress are asked to stop for
+        self._error: Exception | None = None
+
+    @property
+    def waiting(self) -> Mapping[str, str]:
+        """The trials that wait for a device, each with its reason."""
+        return dict(self._waiting)
+
+    @property
+    def running(self) -> frozenset[RunKey]:
+        """The runs in progress: trial id and index of the run."""
+        return self._runner.active
+
+    def request_stop(self) -> None:
+        """Start no further run, ask those in progress to stop; `run` then returns. Returns at once."""
+        self._finish(EndReason.STOPPED, None, StopCause.USER)
+
+    # --- the life of a search ---
+
+    async def run(self) -> SearchEnded:
+        """Return why the search ended. Raises what made it impossible to go on, after recording it."""
+        loop = asyncio.get_running_loop()
+
+        def wake() -> None:  # from whichever thread gave a device back
+            loop.call_soon_threadsafe(self._wake)
+
+        unsubscribe = self._pool.subscribe(wake)
+        try:
+            async with anyio.create_task_group() as tasks:
+                with self._catching(tasks):
+                    await self._conduct(tasks)
+                tasks.cancel_scope.cancel()  # what is left are timers
+        finally:
+            unsubscribe()
+        if self._error is not None:
+            with suppress(StoreError):  # it may be the store that failed
+                await self._record_end(
+                    EndReason.FAILED, f"{type(self._error).__name__}: {self._error}"
+                )
+            raise self._error
+        assert self._ending is not None
+        return await self._record_end(*self._ending)
+
+    async def _conduct(self, tasks: TaskGroup) -> None:
+        if self._plan.limits.max_time is not None:
+            tasks.start_soon(self._end_after, self._plan.limits.max_time)
+        await self._adopt_open_trials()
+        if ending := self._rules.already():
+            self._finish(*ending)
+        if self._needs_discovery():
+            await self._discover()
+        while True:
+            changed = self._changed  # taken before looking, so that no change is missed
+            if self._stop_cause is not None:
+                await self._runner.stop(self._runner.active, self._stop_cause)
+            if await self._start_next(tasks):
+                continue
+            if self._ending is not None and not self._runner.active:
+                return
+            await changed.wait()
+
+    @contextmanager
+    def _catching(self, tasks: TaskGroup) -> Iterator[None]:
+        """Keep the first error of any task, and end all tasks: no exception group reaches the user."""
+        try:
+            yield
+        except Exception as error:
+            if self._error is None:
+                self._error = error
+            tasks.cancel_scope.cancel()
+
+    async def _record(self, *facts: Event) -> None:
+        await self._recorder.record(*facts)
+        for fact in facts:
+            if ending := self._rules.after(fact):
+                self._finish(*ending, StopCause.LIMIT)
+
+    async def _record_end(self, reason: EndReason, message: str | None) -> SearchEnded:
+        end = SearchEnded(self._clock.now(), reason, message)
+        await self._recorder.record(end)
+        return end
+
+    async def _end_after(self, seconds: float) -> None:
+        await self._clock.sleep(seconds)
+        self._finish(EndReason.TIME, f"max_time of {seconds:g} s is over", StopCause.LIMIT)
+
+    def _finish(
+        self, reason: EndReason, message: str | None, cause: StopCause | None = None
+    ) -> None:
+        """Let the search end for `reason`; with a cause, runs in progress are asked to stop for it."""
+        if self._ending is None:
+            self._ending = reason, message
+        self._stop_cause = self._stop_cause or cause
+        self._wake()
+
+    def _wake(self) -> None:
+        self._changed.set()
+        self._changed = anyio.Event()
+
+    # --- opening ---
+
+    async def _adopt_open_trials(self) -> None:
+        """Mark the runs that an earlier process left in progress, and end trials that need no further run."""
+        lost = "the process that ran it is gone"
+        facts = [
+            RunEnded(self._clock.now(), trial.trial_id, run.index, RunState.LOST, {}, message=lost)
+            for trial in self._history.open_trials()
+            for run in trial.runs
+            if not run.is_over
+        ]
+        if facts:
+            await self._record(*facts)
+        for trial in self._history.open_trials():
+            if trial.runs and trial.state is not TrialState.PAUSED:
+                await self._runner.settle(trial.trial_id)
+
+    def _needs_discovery(self) -> bool:
+        has_work = self._history.open_trials() or not self._is_full()
+        return self._plan.has_discovery and bool(has_work) and self._ending is None
+
+    async def _discover(self) -> None:
+        """Meet the names of the space before the first trial, on the processor."""
+        cpus = None if callable(self._plan.resources) else self._plan.resources.cpus
+        log = str(self._plan.layout.run_log(DISCOVERY, 0))
+        async with self._pool.lease(Resources(gpus=0, cpus=cpus)) as lease:
+            assignment = discovery_assignment(self._oracle, self._plan.layout, lease)
+            declared = await meet_space(await self._executor.start(assignment), log)
+        check_range(self._history, self._oracle, declared)
+        added = tuple(each for each in declared if each not in self._history.space)
+        if added:
+            await self._record(SpaceGrew(self._clock.now(), None, added))
+
+    # --- dispatching ---
+
+    async def _start_next(self, tasks: TaskGroup) -> bool:
+        """Start one run or record one new trial; False if nothing can be done before something changes."""
+        if self._ending is not None:
+            return False
+        if await self._start_pending(tasks):
+            return True
+        if len(self._waiting) >= self._pool.slots or not self._has_vacancy():
+            return False
+        return await self._ask()
+
+    async def _start_pending(self, tasks: TaskGroup) -> bool:
+        """Start the oldest run that fits what is free; one that does not fit holds no other up."""
+        self._waiting.clear()
+        for trial in self._history.open_trials():
+            if self._runner.is_duplicate(trial.trial_id):
+                continue
+            for work in pending(trial, self._plan.policy):
+                resources = self._resources_of(trial)
+                lease = self._pool.lease_nowait(resources)
+                if lease is not None:
+                    await self._start(work, trial, lease, tasks)
+                    return True
+                self._waiting[trial.trial_id] = f"no device is free for {resources}"
+        return False
+
+    def _resources_of(self, trial: Trial) -> Resources:
+        resources = self._plan.resources
+        if not callable(resources):
+            return resources
+        return resources(HyperParameters(self._history.space, dict(trial.values)))
+
+    def _has_vacancy(self) -> bool:
+        """Tell whether the smallest request fits now. No device is held while the oracle thinks."""
+        resources = self._plan.resources
+        return self._pool.has_room(Resources(gpus=0, cpus=1) if callable(resources) else resources)
+
+    async def _start(self, work: Work, trial: Trial, lease: Lease, tasks: TaskGroup) -> None:
+        """Record the run's start, then follow it in a task of its own, which owns the lease."""
+        layout = self._plan.layout
+        try:
+            await anyio.Path(layout.trial(trial.trial_id)).mkdir(parents=True, exist_ok=True)
+            await self._record(
+                RunStarted(
+                    self._clock.now(),
+                    trial.trial_id,
+                    work.run,
+                    work.repeat,
+                    work.attempt,
+                    lease.names,
+                    str(layout.run_log(trial.trial_id, work.run)),
+                    trial.budget,
+                )
+            )
+        except BaseException:
+            lease.release()
+            raise
+        self._runner.adopt(trial.trial_id, work.run)
+        tasks.start_soon(self._perform, (trial.trial_id, work.run), lease, tasks)
+
+    async def _perform(self, key: RunKey, lease: Lease, tasks: TaskGroup) -> None:
+        with self._catching(tasks):
+            await self._runner.perform(key, lease, tasks)
+        self._wake()
+
+    # --- asking ---
+
+    async def _ask(self) -> bool:
+        """Ask the oracle once; True if it gave work."""
+        if self._is_full():
+            return self._end_when_idle(EndReason.MAX_TRIALS)
+        await self._plan.hooks.pre_create_trial()
+        number = self._history.next_number
+        answer = self._oracle.ask(self._history, number)
+        match answer:
+            case Suggest():
+                await self._create(answer, number)
+                return True
+            case Promote():
+                fact = TrialPromoted(self._clock.now(), answer.trial_id, answer.budget)
+                await self._record(fact)
+                return True
+            case Wait():
+                if not self._in_flight():
+                    raise FatalRuntimeError(
+                        f"{type(self._oracle).__name__}.ask() waits with nothing in flight: it must propose "
+                        "a trial or answer Exhausted()"
+                    )
+                return False
+            case Exhausted():
+                return self._end_when_idle(EndReason.EXHAUSTED)
+            case _:
+                assert_never(answer)
+
+    async def _create(self, answer: Suggest, number: int) -> None:
+        await self._record(
+            TrialCreated(
+                self._clock.now(),
+                trial_id=f"{number:04d}",
+                number=number,
+                stream=answer.stream,
+                values=dict(answer.values),
+                asked_after=self._history.length,
+                budget=answer.budget,
+                parent=answer.parent,
+            )
+        )
+
+    def _is_full(self) -> bool:
+        most = self._oracle.max_trials
+        return most is not None and self._history.counted() >= most
+
+    def _in_flight(self) -> bool:
+        return any(t.state is not TrialState.PAUSED for t in self._history.open_trials())
+
+    def _end_when_idle(self, reason: EndReason) -> bool:
+        """Let the search end if nothing in flight could still change that: a duplicate, a new name."""
+        if not self._in_flight():
+            self._finish(reason, None)
+        return False

@@ -1,0 +1,96 @@
+"""The keywords that every tuner takes beyond KerasTuner's."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal
+
+from aiotune.errors import FatalTypeError, FatalValueError
+from aiotune.executors.base import Executor
+from aiotune.hyperparameters import HyperParameters
+from aiotune.recorder import Observer
+from aiotune.resources import Limits, Resources
+
+__all__ = ["Settings"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """How a search uses the machine. Everything is optional.
+
+    max_concurrent_trials: runs at a time; None: one for each GPU, or as many as the processor allows.
+    gpus: "auto", "require" (an error if there is none), 0 (the processor only), or a list of UUIDs.
+    resources: what one run needs, or a function of its hyperparameters that returns that.
+    limits: when the search ends by itself. executor: "auto" (an `async def run_trial` runs in the loop, all
+    else in child processes), "process", "inline" (in the caller's thread, blocking it: for a debugger), or
+    an Executor. preload: modules that the fork server imports before it forks; None: found out.
+    grace_seconds: what a run that is asked to stop may take for its current batch and its checkpoint.
+    keep_checkpoints: of so many best trials; "all": of every trial. durability: "process" (facts survive
+    `kill -9`), "full" (they survive a power loss, at the price of a disk flush for each).
+    observers: functions `(event, history)` that are shown every fact; they must not block.
+    """
+
+    max_concurrent_trials: int | None = None
+    gpus: Literal["auto", "require", 0] | Sequence[str] = "auto"
+    resources: Resources | Callable[[HyperParameters], Resources] = field(default_factory=Resources)
+    limits: Limits = field(default_factory=Limits)
+    executor: Literal["auto", "inline", "process"] | Executor = "auto"
+    preload: Sequence[str] | None = None
+    grace_seconds: float = 10.0
+    keep_checkpoints: int | Literal["all"] = 10
+    durability: Literal["process", "full"] = "process"
+    observers: Sequence[Observer] = ()
+
+    def __post_init__(self) -> None:
+        _check_count("max_concurrent_trials", self.max_concurrent_trials)
+        if self.keep_checkpoints != "all":
+            _check_count("keep_checkpoints", self.keep_checkpoints)
+        if not isinstance(self.limits, Limits):
+            raise FatalTypeError(f"limits={self.limits!r}: pass aiotune.Limits(max_time=..., ...)")
+        if not (isinstance(self.resources, Resources) or callable(self.resources)):
+            raise FatalTypeError(
+                f"resources={self.resources!r}: pass aiotune.Resources(gpus=..., ...)"
+            )
+        if not isinstance(self.executor, Executor) and self.executor not in (
+            "auto",
+            "inline",
+            "process",
+        ):
+            raise FatalValueError(
+                f'executor={self.executor!r}: "auto", "process" or "inline" is needed'
+            )
+        if not self.grace_seconds > 0:
+            raise FatalValueError(f"grace_seconds={self.grace_seconds!r}: it must be above 0")
+        if self.durability not in ("process", "full"):
+            raise FatalValueError(f'durability={self.durability!r}: "process" or "full" is needed')
+
+    @classmethod
+    def names(cls) -> list[str]:
+        """Return the keywords."""
+        return [each.name for each in fields(cls)]
+
+    @classmethod
+    def of(cls, keywords: Mapping[str, Any], known: Sequence[str] = ()) -> Settings:
+        """Return settings from a tuner's keywords; FatalTypeError for one that is not known.
+
+        `known` are the tuner's other keywords: they only help to name what was meant.
+        """
+        names = cls.names()
+        for name in keywords:
+            if name not in names:
+                close = difflib.get_close_matches(name, [*names, *known], n=1)
+                hint = f"did you mean {close[0]}?" if close else f"there are: {', '.join(names)}"
+                raise FatalTypeError(f"a tuner takes no keyword {name!r}; {hint}")
+        given = {name: value for name, value in keywords.items() if value is not None}
+        return cls(**given)
+
+
+def _check_count(name: str, value: object) -> None:
+    if value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise FatalTypeError(f"{name}={value!r}: a whole number is needed")
+    if value < 1:
+        raise FatalValueError(f"{name}={value}: it must be 1 or more")

@@ -1,0 +1,152 @@
+"""What a trial still needs, and how it ends: pure functions of its record.
+
+The run queue is derived, not kept: `pending` reads off a trial which of its repeats want a run, so that a
+resumed search goes on where the facts stop.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+
+from aiotune.objective import Objective
+from aiotune.trial import FailureKind, Run, RunState, Trial, TrialState
+
+__all__ = ["Policy", "Settlement", "Work", "broken_run", "has_nan", "pending", "settle"]
+
+# A run that loses its process so often is itself the cause.
+_MOST_LOSSES = 3
+
+_RETRIED = frozenset(
+    {FailureKind.CRASH, FailureKind.USER_ERROR, FailureKind.NAN, FailureKind.OUT_OF_MEMORY}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """How many runs a trial gets: repeats, and retries of each repeat."""
+
+    repeats: int = 1
+    retries: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """A run that waits for a device."""
+
+    trial_id: str
+    run: int
+    repeat: int
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """How a trial ends."""
+
+    status: TrialState
+    score: float | None = None
+    best_step: int | None = None
+    metrics: Mapping[str, float] | None = None
+    failure: FailureKind | None = None
+    message: str | None = None
+
+
+def pending(trial: Trial, policy: Policy) -> list[Work]:
+    """Return the runs that the trial needs now, one for each repeat that has none in progress or done."""
+    if broken_run(trial, policy) is not None or _is_stopped(trial):
+        return []
+    work: list[Work] = []
+    for repeat in range(policy.repeats):
+        attempt = _next_attempt(_last_run(trial, repeat))
+        if attempt is not None:
+            work.append(Work(trial.trial_id, len(trial.runs) + len(work), repeat, attempt))
+    return work
+
+
+def _next_attempt(last: Run | None) -> int | None:
+    if last is None:
+        return 0
+    match last.state:
+        case RunState.RUNNING | RunState.FINISHED | RunState.STOPPED:
+            return None
+        case RunState.LOST | RunState.CANCELLED:
+            return last.attempt
+        case RunState.FAILED:
+            return last.attempt + 1
+
+
+def _last_run(trial: Trial, repeat: int) -> Run | None:
+    """Return the newest run of a repeat under the trial's present budget."""
+    runs = [each for each in trial.runs if each.repeat == repeat and each.budget == trial.budget]
+    return runs[-1] if runs else None
+
+
+def broken_run(trial: Trial, policy: Policy) -> Run | None:
+    """Return the run whose failure ends the trial, or None."""
+    for repeat in range(policy.repeats):
+        run = _last_run(trial, repeat)
+        if run is None:
+            continue
+        if run.state is RunState.FAILED and not _may_retry(run, policy):
+            return run
+        losses = [r for r in trial.runs if r.repeat == repeat and r.state is RunState.LOST]
+        if run.state is RunState.LOST and len(losses) >= _MOST_LOSSES:
+            return run
+    return None
+
+
+def _may_retry(run: Run, policy: Policy) -> bool:
+    return run.failure in _RETRIED and run.may_retry and run.attempt < policy.retries
+
+
+def settle(trial: Trial, policy: Policy, objective: Objective) -> Settlement | None:
+    """Return how the trial ends, or None while it has runs to do or in progress."""
+    if any(not run.is_over for run in trial.runs):
+        return None
+    broken = broken_run(trial, policy)
+    if broken is not None:
+        return _failed(broken)
+    runs = [_last_run(trial, repeat) for repeat in range(policy.repeats)]
+    done = [run for run in runs if run and run.state in (RunState.FINISHED, RunState.STOPPED)]
+    if _is_stopped(trial):
+        return _scored(done, objective, TrialState.PRUNED)
+    if len(done) < policy.repeats:
+        return None
+    return _scored(done, objective, TrialState.COMPLETED)
+
+
+def _is_stopped(trial: Trial) -> bool:
+    """Tell whether a rule ended a run of the trial: the trial gets no further run, and is pruned."""
+    return any(run.state is RunState.STOPPED for run in trial.runs)
+
+
+def _failed(run: Run) -> Settlement:
+    infeasible = run.failure is FailureKind.INFEASIBLE
+    return Settlement(
+        TrialState.INFEASIBLE if infeasible else TrialState.FAILED,
+        failure=run.failure or FailureKind.CRASH,
+        message=run.message,
+    )
+
+
+def _scored(runs: Sequence[Run], objective: Objective, status: TrialState) -> Settlement:
+    """Return the mean over the repeats; a stopped run without a report contributes nothing."""
+    measured = [run for run in runs if objective.has_value(run.metrics)]
+    if not measured:
+        return Settlement(status)
+    names = [name for name in measured[0].metrics if all(name in run.metrics for run in measured)]
+    steps = [run.best_step for run in measured if run.best_step is not None]
+    return Settlement(
+        status,
+        score=fmean(objective.get_value(run.metrics) for run in measured),
+        best_step=round(fmean(steps)) if steps else None,
+        metrics={name: fmean(run.metrics[name] for run in measured) for name in names},
+    )
+
+
+def has_nan(metrics: Mapping[str, float], objective: Objective) -> bool:
+    """Tell whether the objective was measured and is not a number."""
+    return objective.has_value(metrics) and math.isnan(objective.get_value(metrics))

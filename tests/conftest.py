@@ -1,0 +1,30 @@
+"""What all tests share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+import aiotune
+from aiotune.executors.launch import Server, acquire_server, release_server
+from aiotune.program import modules_to_preload
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "slow: takes a minute; leave it out with -m 'not slow'")
+
+
+@pytest.fixture(scope="session")
+def keras_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Hold a fork server that has Keras imported: searches of Keras models share it.
+
+    Its import takes 10 to 20 s. It serves what runs with this process's environment as it is now.
+    """
+    directory = tmp_path_factory.mktemp("keras_server")
+    tuner = aiotune.RandomSearch(lambda hp: None, "val_loss", directory=directory)
+    server = acquire_server(modules_to_preload(tuner, ()), log=directory / "server.log")
+    try:
+        yield server
+    finally:
+        release_server(server)

@@ -1,0 +1,82 @@
+"""A search made of fakes: memory store, fake executor, virtual clock, real scheduler."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from aiotune.devices.pool import DevicePool
+from aiotune.events import Event, SearchEnded, SearchOpened
+from aiotune.executors.base import Executor
+from aiotune.history import History
+from aiotune.layout import Layout
+from aiotune.oracles.base import Oracle
+from aiotune.plan import Hooks, Plan
+from aiotune.recorder import Recorder
+from aiotune.resources import Limits, Resources
+from aiotune.scheduler import Scheduler
+from aiotune.settlement import Policy
+from aiotune.store.memory import MemoryStore
+from tests.support.virtual_clock import VirtualClock
+
+
+@dataclass
+class SearchOfFakes:
+    """Everything that one scheduler joins. `facts` is what the store has."""
+
+    oracle: Oracle
+    executor: Executor
+    root: Path
+    slots: int = 1
+    policy: Policy = field(default_factory=Policy)
+    limits: Limits = field(default_factory=Limits)
+    resources: Resources = field(default_factory=Resources)
+    hooks: Hooks = field(default_factory=Hooks)
+    has_discovery: bool = False
+    store: MemoryStore = field(default_factory=MemoryStore)
+    clock: VirtualClock = field(default_factory=VirtualClock)
+    earlier: Sequence[Event] = ()
+
+    def __post_init__(self) -> None:
+        if self.oracle.seed is None:
+            self.oracle.seed = 1
+        self.history = History(self.earlier)
+        self.pool = DevicePool((), cores=tuple(range(self.slots)), slots=self.slots)
+        self.scheduler = Scheduler(
+            oracle=self.oracle,
+            recorder=Recorder(self.store, self.history),
+            pool=self.pool,
+            executor=self.executor,
+            plan=Plan(
+                layout=Layout(self.root, "search"),
+                policy=self.policy,
+                limits=self.limits,
+                resources=self.resources,
+                has_discovery=self.has_discovery,
+                hooks=self.hooks,
+            ),
+            clock=self.clock,
+        )
+
+    async def run(self) -> SearchEnded:
+        """Run the search from the facts so far."""
+        for fact in self.earlier:
+            await self.store.append(fact)
+        if not self.earlier:
+            opened = SearchOpened(self.clock.now(), {}, 1, "Fake", "0")
+            await self.store.append(opened)
+            self.history.apply(opened)
+        return await self.scheduler.run()
+
+    def again(self, oracle: Oracle, **changes: object) -> SearchOfFakes:
+        """Return the search that a new process would open on the same facts."""
+        given: dict[str, object] = {
+            "executor": self.executor,
+            "root": self.root,
+            "slots": self.slots,
+            "policy": self.policy,
+            "limits": self.limits,
+        }
+        given |= changes
+        return SearchOfFakes(oracle=oracle, earlier=list(self.store.facts), **given)  # type: ignore[arg-type]

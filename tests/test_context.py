@@ -1,0 +1,126 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from aiotune.errors import FatalTypeError
+from aiotune.executors.base import Finished, Met, Observed, RunEvent, Started
+from aiotune.executors.context import RunContext, StopRun, ending_of, perform, run_seed
+from aiotune.space import Float
+from aiotune.trial import FailureKind
+from tests.support.runs import assign, of_kind
+
+
+class ListChannel:
+    """Keeps what is sent up."""
+
+    def __init__(self) -> None:
+        self.events: list[RunEvent] = []
+        self.stop_reason: str | None = None
+
+    def emit(self, event: RunEvent) -> None:
+        self.events.append(event)
+
+
+def context(directory: Path, **changes: object) -> tuple[RunContext, ListChannel]:
+    channel = ListChannel()
+    return RunContext(assign(directory, **changes), channel), channel
+
+
+def test_steps_count_on_from_the_last_report(tmp_path: Path) -> None:
+    run, channel = context(tmp_path)
+    run.report(loss=3)
+    run.report(7, loss=2)
+    run.report(loss=1)
+    steps = [event.step for event in of_kind(channel.events, Observed)]
+    assert steps == [0, 7, 8]
+
+
+@pytest.mark.parametrize("metrics", [{}, {"loss": "low"}, {"loss": None}])
+def test_report_wants_numbers(tmp_path: Path, metrics: dict[str, float]) -> None:
+    run, channel = context(tmp_path)
+    with pytest.raises(FatalTypeError, match=r"report\(\)"):
+        run.report(0, **metrics)
+    assert of_kind(channel.events, Observed) == []
+
+
+def test_names_go_up_once(tmp_path: Path) -> None:
+    run, channel = context(tmp_path)
+    run.hyperparameters.Float("rate", 0, 1)
+    run.report(loss=1)
+    run.report(loss=1)
+    run.announce(is_complete=True)
+    run.announce(is_complete=True)
+    assert [met.is_complete for met in of_kind(channel.events, Met)] == [False, True]
+
+
+def test_known_names_are_not_added_again(tmp_path: Path) -> None:
+    run, channel = context(tmp_path, space=(Float("rate", 0.0, 1.0),), values={"rate": 0.5})
+    run.hyperparameters.Float("rate", 0.0, 1.0)
+    run.hyperparameters.Boolean("bias")
+    run.announce(is_complete=True)
+    (met,) = of_kind(channel.events, Met)
+    assert [each.name for each in met.added] == ["bias"]
+    assert met.values["rate"] == 0.5
+
+
+def test_new_names_are_drawn_from_seed_and_stream(tmp_path: Path) -> None:
+    def value(**changes: object) -> float:
+        run, _ = context(tmp_path, **changes)
+        return float(run.hyperparameters.Float("rate", 0, 1))
+
+    assert value() == value(attempt=1, repeat=1)
+    assert value() != value(stream=1)
+    assert value() != value(seed=2)
+    assert value(tune_new_entries=False) == 0.0  # the default
+
+
+def test_run_seed_belongs_to_the_run_alone(tmp_path: Path) -> None:
+    seeds = {
+        run_seed(assign(tmp_path, **changes))
+        for changes in ({}, {"seed": 2}, {"stream": 1}, {"repeat": 1}, {"attempt": 1})
+    }
+    assert len(seeds) == 5
+    assert run_seed(assign(tmp_path, trial_id="9", run=4)) in seeds  # not of the names
+
+
+def test_stop_unwinds_on_request(tmp_path: Path) -> None:
+    run, channel = context(tmp_path)
+    run.raise_if_stopped()
+    assert not run.should_stop
+    channel.stop_reason = "pruned"
+    assert run.should_stop
+    with pytest.raises(StopRun, match="pruned"):
+        run.raise_if_stopped()
+
+
+def test_late_stop_that_the_program_has_not_seen_leaves_its_result_whole(tmp_path: Path) -> None:
+    run, channel = context(tmp_path)
+
+    def program(run: RunContext) -> Finished:
+        channel.stop_reason = "pruned"
+        return Finished({"loss": 1.0})
+
+    assert perform(program, run) == Finished({"loss": 1.0})
+
+
+def test_events_of_a_performed_program(tmp_path: Path) -> None:
+    run, channel = context(tmp_path)
+    perform(lambda run: Finished(), run)
+    assert [type(event) for event in channel.events] == [Started, Met]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        type("ResourceExhaustedError", (Exception,), {})("OOM when allocating"),
+        type("OutOfMemoryError", (RuntimeError,), {})("CUDA out of memory"),
+        RuntimeError("RESOURCE_EXHAUSTED: Out of memory while trying to allocate"),
+    ],
+)
+def test_out_of_memory_is_told_from_other_errors(error: Exception) -> None:
+    ending = ending_of(error)
+    assert not isinstance(ending, Finished)
+    assert ending.kind is FailureKind.OUT_OF_MEMORY

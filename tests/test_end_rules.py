@@ -1,0 +1,130 @@
+from __future__ import annotations
+
+import pytest
+
+from aiotune.end_rules import EndRules
+from aiotune.errors import SearchFailed
+from aiotune.events import (
+    EndReason,
+    Reported,
+    RunStarted,
+    TrialCreated,
+    TrialEnded,
+)
+from aiotune.history import History
+from aiotune.objective import Objective
+from aiotune.resources import Limits
+from aiotune.trial import FailureKind, TrialState
+
+SCORE = Objective("score", "max")
+
+
+class Search:
+    """A history and its rules, fed together."""
+
+    def __init__(self, limits: Limits | None = None, most_failures: int = 3) -> None:
+        self.history = History()
+        self.limits = limits or Limits()
+        self.most_failures = most_failures
+        self.reopen()
+
+    def reopen(self) -> None:
+        self.rules = EndRules(self.history, SCORE, self.limits, self.most_failures)
+
+    def trial(
+        self,
+        *scores: float,
+        status: TrialState = TrialState.COMPLETED,
+        failure: FailureKind | None = None,
+        message: str | None = None,
+    ) -> EndReason | None:
+        """Add a trial that reports each score and ends with the best; return the first reason to end."""
+        number = self.history.next_number
+        name = f"{number:04d}"
+        best = max(scores) if scores and failure is None else None
+        facts = [
+            TrialCreated(0.0, name, number, number, {}, 0),
+            RunStarted(0.0, name, 0, 0, 0, (), None),
+            *(Reported(0.0, name, 0, step, {"score": each}) for step, each in enumerate(scores)),
+            TrialEnded(0.0, name, status, best, failure=failure, message=message),
+        ]
+        endings = []
+        for fact in facts:
+            self.history.apply(fact)
+            endings.append(self.rules.after(fact))
+        return next((ending[0] for ending in endings if ending), None)
+
+    def failure(self, message: str = "E", kind: FailureKind = FailureKind.USER_ERROR) -> None:
+        self.trial(status=TrialState.FAILED, failure=kind, message=message)
+
+
+def test_without_limits_nothing_ends() -> None:
+    search = Search()
+    assert [search.trial(0.1, 0.2) for _ in range(20)] == [None] * 20
+
+
+def test_epochs_of_all_sessions_count() -> None:
+    search = Search(Limits(max_epochs=5))
+    assert search.trial(0.1, 0.2, 0.3) is None
+    search.reopen()
+    assert search.rules.already() is None
+    assert search.trial(0.1, 0.2) is EndReason.EPOCHS
+    search.reopen()
+    ending = search.rules.already()
+    assert ending is not None
+    assert ending[0] is EndReason.EPOCHS
+
+
+@pytest.mark.parametrize(("score", "ends"), [(0.89, False), (0.9, True), (0.95, True)])
+def test_a_target_is_reached_by_an_equal_or_better_score(score: float, ends: bool) -> None:
+    search = Search(Limits(target=0.9))
+    assert (search.trial(0.1, score) is EndReason.TARGET) == ends
+    search.reopen()
+    assert (search.rules.already() is not None) == ends
+
+
+def test_nan_reaches_no_target() -> None:
+    assert Search(Limits(target=0.9)).trial(float("nan")) is None
+
+
+def test_patience_counts_trials_since_the_best() -> None:
+    search = Search(Limits(patience=2))
+    assert [search.trial(each) for each in (0.5, 0.4, 0.6, 0.6, 0.6)] == [
+        None,
+        None,
+        None,
+        None,
+        EndReason.PATIENCE,
+    ]
+
+
+def test_duplicates_cost_no_patience() -> None:
+    search = Search(Limits(patience=1))
+    search.trial(0.5)
+    assert search.trial(status=TrialState.DUPLICATE) is None
+    assert search.trial(0.1) is EndReason.PATIENCE
+
+
+def test_so_many_failures_in_a_row_end_the_search() -> None:
+    search = Search(most_failures=2)
+    search.failure("one")
+    search.trial(0.5)
+    search.failure("two")
+    with pytest.raises(SearchFailed, match="2 trials failed in a row.*Their errors differ"):
+        search.failure("three")
+
+
+def test_the_error_that_failures_share_is_named() -> None:
+    search = Search(most_failures=2)
+    search.failure("Traceback A\nValueError: x\nIts log: a")
+    with pytest.raises(SearchFailed, match="They share one error: ValueError: x"):
+        search.failure("Traceback B\nValueError: x\nIts log: b")
+
+
+def test_other_failures_neither_count_nor_interrupt_the_count() -> None:
+    search = Search(most_failures=2)
+    search.failure("one")
+    search.failure("big", FailureKind.OUT_OF_MEMORY)
+    search.failure("slow", FailureKind.TIMEOUT)
+    with pytest.raises(SearchFailed):
+        search.failure("two")

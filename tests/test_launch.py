@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+import os
+import socket
+import sys
+from pathlib import Path
+
+import pytest
+
+from aiotune.executors.launch import ServerLost, acquire_server, release_server
+from tests.support.processes import is_gone
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the fork server is Linux's")
+
+
+def environment(**changes: str) -> dict[str, str]:
+    return {**os.environ, "KERAS_TEST": "test_launch", **changes}
+
+
+def test_server_is_shared_and_ends_with_its_last_user() -> None:
+    first = acquire_server(environment=environment())
+    second = acquire_server(environment=environment())
+    assert first is second
+    release_server(first)
+    assert second.is_alive
+    assert not is_gone(second.pid)
+    release_server(second)
+    assert not first.is_alive
+    assert is_gone(first.pid)
+
+
+def test_other_imports_want_another_server() -> None:
+    servers = [
+        acquire_server(environment=environment()),
+        acquire_server(["json"], environment=environment()),
+        acquire_server(environment=environment(KERAS_BACKEND="jax")),
+        acquire_server(environment=environment(UNRELATED="value")),
+    ]
+    try:
+        assert len({server.pid for server in servers}) == 3
+        assert servers[0] is servers[3]
+    finally:
+        for server in servers:
+            release_server(server)
+
+
+def test_death_shuts_the_watched_sockets_down() -> None:
+    server = acquire_server(environment=environment())
+    before, other = socket.socketpair()
+    after, another = socket.socketpair()
+    with before, other, after, another:
+        server.watch(before)
+        server.kill()
+        assert before.recv(1) == b""  # waits
+        server.watch(after)
+        assert after.recv(1) == b""
+        with pytest.raises(ServerLost):
+            server.run(facts=other, status=another, payload_fd=other.fileno())
+        server.end(0, 1.0)  # and that is no error
+    release_server(server)
+
+
+def test_dead_server_is_replaced() -> None:
+    first = acquire_server(environment=environment())
+    first.kill()
+    release_server(first)
+    second = acquire_server(environment=environment())
+    try:
+        assert second.is_alive
+        assert second.pid != first.pid
+    finally:
+        release_server(second)
+
+
+def test_log_has_what_the_server_prints(tmp_path: Path) -> None:
+    (tmp_path / "talkative.py").write_text("print('hello from the import')")
+    log = tmp_path / "deep" / "server.log"
+    sys.path.insert(0, str(tmp_path))
+    try:
+        server = acquire_server(["talkative"], environment=environment(), log=log)
+        own, other = socket.socketpair()
+        with own, other:
+            facts, theirs = socket.socketpair()
+            facts.close()  # a run that was given up: the answer is an end of file
+            server.run(facts=theirs, status=other, payload_fd=theirs.fileno())
+            theirs.close()
+            other.close()
+            assert own.recv(1) == b""
+        release_server(server)
+    finally:
+        sys.path.remove(str(tmp_path))
+    assert "hello from the import" in log.read_text()

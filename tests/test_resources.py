@@ -1,0 +1,113 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from aiotune.errors import FatalTypeError, FatalValueError
+from aiotune.resources import Limits, Resources, parse_memory
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [
+        (0, 0),
+        (8_000_000, 8_000_000),
+        ("8GiB", 8 * 2**30),
+        ("8 gib", 8 * 2**30),
+        ("8Gi", 8 * 2**30),
+        ("8GB", 8 * 10**9),
+        ("8g", 8 * 10**9),
+        ("500MB", 500 * 10**6),
+        ("1.5 TiB", 3 * 2**39),
+        ("12", 12),
+        ("12b", 12),
+        (" 2 KiB ", 2048),
+    ],
+)
+def test_memory_is_read(text: int | str, size: int) -> None:
+    assert parse_memory(text) == size
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        -1,
+        "GiB",
+        "8 apples",
+        "1.2.3GB",
+        ".",
+        "-1",
+        "-8GiB",
+        "1e3",
+        "8i",
+        "8iB",
+        True,
+        None,
+        1.5j,
+    ],
+)
+def test_other_text_is_refused_with_the_remedy(text: Any) -> None:
+    with pytest.raises(FatalValueError, match="8GiB"):
+        parse_memory(text)
+
+
+@settings(deadline=None)
+@given(st.integers(0, 4096), st.sampled_from(["KiB", "MiB", "GiB", "TiB"]))
+def test_binary_units_are_exact(number: int, unit: str) -> None:
+    power = {"KiB": 10, "MiB": 20, "GiB": 30, "TiB": 40}[unit]
+    assert parse_memory(f"{number}{unit}") == number * 2**power
+
+
+def test_resources_leave_every_choice_open_by_default() -> None:
+    assert Resources() == Resources(gpus=None, gpu_memory=None, cpus=None)
+    assert Resources().gpu_memory_bytes == 0
+    assert Resources(gpus=2, gpu_memory="1GiB").gpu_memory_bytes == 2**30
+
+
+@pytest.mark.parametrize(
+    ("keywords", "error"),
+    [
+        ({"gpus": -1}, FatalValueError),
+        ({"gpus": "1"}, FatalTypeError),
+        ({"gpus": True}, FatalTypeError),
+        ({"cpus": 0}, FatalValueError),
+        ({"cpus": 1.5}, FatalTypeError),
+        ({"gpus": 0, "gpu_memory": "8GiB"}, FatalValueError),
+    ],
+)
+def test_impossible_resources_are_refused(keywords: dict[str, Any], error: type[Exception]) -> None:
+    with pytest.raises(error, match=next(iter(keywords))):
+        Resources(**keywords)
+
+
+def test_limits_are_optional_and_take_any_target() -> None:
+    assert Limits().max_time is None
+    assert Limits(target=-3.5).target == -3.5
+    assert Limits(max_time=60, trial_timeout=60).trial_timeout == 60
+
+
+@pytest.mark.parametrize(
+    ("keywords", "error"),
+    [
+        ({"max_time": 0}, FatalValueError),
+        ({"trial_timeout": -1}, FatalValueError),
+        ({"max_epochs": 0}, FatalValueError),
+        ({"patience": 0}, FatalValueError),
+        ({"max_time": "1h"}, FatalTypeError),
+        ({"patience": True}, FatalTypeError),
+        ({"max_time": float("nan")}, FatalValueError),
+        ({"trial_timeout": 20, "max_time": 10}, FatalValueError),
+    ],
+)
+def test_impossible_limits_are_refused(keywords: dict[str, Any], error: type[Exception]) -> None:
+    with pytest.raises(error, match=next(iter(keywords))):
+        Limits(**keywords)
+
+
+def test_an_amount_of_memory_is_checked_early() -> None:
+    with pytest.raises(FatalValueError, match="'lots' is no amount of memory"):
+        Resources(gpu_memory="lots")

@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import anyio
+
+from aiotune.events import Event, RunStarted, TrialCreated, TrialEnded
+from aiotune.history import History
+from aiotune.layout import Layout
+from aiotune.objective import Objective
+from aiotune.retention import Janitor
+from aiotune.trial import TrialState
+
+SCORE = Objective("score", "max")
+
+
+class Project:
+    """A project on disk whose trials have a checkpoint each."""
+
+    def __init__(self, root: Path, keep: int) -> None:
+        self.layout = Layout(root, "project")
+        self.history = History()
+        self.janitor = Janitor(self.layout, SCORE, keep)
+
+    def apply(self, event: Event) -> None:
+        self.history.apply(event)
+        self.janitor(event, self.history)
+
+    def begin(self, number: int) -> str:
+        name = f"{number:04d}"
+        self.apply(TrialCreated(0.0, name, number, number, {}, 0))
+        self.apply(RunStarted(0.0, name, 0, 0, 0, (), None))
+        checkpoints = self.layout.repeat(name, 0)
+        checkpoints.mkdir(parents=True)
+        (checkpoints / "best.weights.h5").write_bytes(b"weights")
+        self.layout.run_log(name, 0).write_text("log")
+        return name
+
+    def end(self, number: int, score: float | None) -> None:
+        status = TrialState.FAILED if score is None else TrialState.COMPLETED
+        self.apply(TrialEnded(0.0, f"{number:04d}", status, score))
+
+    async def cleaned(self) -> set[int]:
+        """Let the janitor work until it is idle, and return the trials that have a checkpoint."""
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self.janitor.work)
+            await self.janitor.wait_idle()
+            tasks.cancel_scope.cancel()
+        return {int(path.parent.name[-4:]) for path in self.layout.root.glob("trial_*/repeat-0")}
+
+
+async def test_only_the_best_trials_keep_their_checkpoints(tmp_path: Path) -> None:
+    project = Project(tmp_path, keep=2)
+    for number, score in enumerate([0.1, 0.5, 0.3, None, 0.4]):
+        project.begin(number)
+        project.end(number, score)
+    assert await project.cleaned() == {1, 4}
+    assert len(list(project.layout.root.glob("trial_*/run-0.log"))) == 5
+
+
+async def test_a_trial_that_is_not_over_keeps_its_checkpoint(tmp_path: Path) -> None:
+    project = Project(tmp_path, keep=1)
+    project.begin(0)
+    for number in (1, 2):
+        project.begin(number)
+        project.end(number, 0.5)
+    assert await project.cleaned() == {0, 1}
+
+
+async def test_what_an_earlier_session_left_is_cleaned_up(tmp_path: Path) -> None:
+    project = Project(tmp_path, keep=1)
+    for number, score in enumerate([0.1, 0.9]):
+        project.begin(number)
+        project.history.apply(TrialEnded(0.0, f"{number:04d}", TrialState.COMPLETED, score))
+    project.begin(2)
+    project.end(2, 0.2)
+    assert await project.cleaned() == {1}

@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from aiotune.errors import FatalTypeError, FatalValueError
+from aiotune.resources import Limits, Resources
+from aiotune.settings import Settings
+
+
+def test_everything_has_a_default() -> None:
+    settings = Settings.of({})
+    assert settings == Settings()
+    assert settings.limits == Limits()
+    assert settings.resources == Resources()
+
+
+def test_none_means_the_default() -> None:
+    assert Settings.of({"limits": None, "gpus": None}) == Settings()
+
+
+@pytest.mark.parametrize(
+    ("keywords", "match"),
+    [
+        ({"max_concurent_trials": 2}, "did you mean max_concurrent_trials"),
+        ({"max_trial": 2}, "did you mean max_trials"),
+        ({"zzz": 2}, "there are: max_concurrent_trials"),
+        ({"limits": 5}, "aiotune.Limits"),
+        ({"resources": {"gpus": 1}}, "aiotune.Resources"),
+        ({"max_concurrent_trials": 1.5}, "whole number"),
+    ],
+)
+def test_keywords_of_the_wrong_kind_are_refused(keywords: dict[str, Any], match: str) -> None:
+    with pytest.raises(FatalTypeError, match=match):
+        Settings.of(keywords, ["max_trials"])
+
+
+@pytest.mark.parametrize(
+    "keywords",
+    [
+        {"max_concurrent_trials": 0},
+        {"keep_checkpoints": 0},
+        {"executor": "threads"},
+        {"grace_seconds": 0},
+        {"durability": "none"},
+    ],
+)
+def test_values_out_of_range_are_refused(keywords: dict[str, Any]) -> None:
+    with pytest.raises(FatalValueError, match=next(iter(keywords))):
+        Settings.of(keywords)

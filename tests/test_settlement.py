@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+import pytest
+
+from aiotune.objective import Objective
+from aiotune.settlement import Policy, Work, broken_run, has_nan, pending, settle
+from aiotune.trial import FailureKind, RunState, TrialState
+from tests.support.records import run, trial
+
+SCORE = Objective("score", "min")
+
+
+def test_a_new_trial_needs_one_run_for_each_repeat() -> None:
+    assert pending(trial(), Policy(repeats=2)) == [
+        Work("0000", 0, 0, 0),
+        Work("0000", 1, 1, 0),
+    ]
+
+
+@pytest.mark.parametrize("state", [RunState.RUNNING, RunState.FINISHED, RunState.STOPPED])
+def test_a_repeat_in_progress_or_done_needs_no_run(state: RunState) -> None:
+    assert pending(trial(run(state=state)), Policy()) == []
+
+
+@pytest.mark.parametrize("state", [RunState.LOST, RunState.CANCELLED])
+def test_a_repeat_that_was_cut_off_is_run_again_as_the_same_attempt(state: RunState) -> None:
+    cut = trial(run(state=state, attempt=1))
+    assert pending(cut, Policy(retries=2)) == [Work("0000", 1, 0, 1)]
+
+
+def test_a_failed_repeat_is_run_again_as_the_next_attempt() -> None:
+    failed = trial(run(state=RunState.FAILED, failure=FailureKind.CRASH))
+    assert pending(failed, Policy(retries=1)) == [Work("0000", 1, 0, 1)]
+
+
+@pytest.mark.parametrize(
+    ("failure", "may_retry", "retries", "is_broken"),
+    [
+        (FailureKind.USER_ERROR, True, 0, True),
+        (FailureKind.USER_ERROR, True, 1, False),
+        (FailureKind.USER_ERROR, False, 1, True),
+        (FailureKind.NAN, True, 1, False),
+        (FailureKind.OUT_OF_MEMORY, True, 1, False),
+        (FailureKind.TIMEOUT, True, 1, True),
+        (FailureKind.INFEASIBLE, True, 1, True),
+    ],
+)
+def test_which_failures_end_a_trial(
+    failure: FailureKind, may_retry: bool, retries: int, is_broken: bool
+) -> None:
+    failed = trial(run(state=RunState.FAILED, failure=failure, may_retry=may_retry))
+    policy = Policy(retries=retries)
+    assert (broken_run(failed, policy) is not None) == is_broken
+    assert (settle(failed, policy, SCORE) is not None) == is_broken
+    assert bool(pending(failed, policy)) != is_broken
+
+
+def test_the_score_is_the_mean_over_the_repeats() -> None:
+    done = trial(
+        run(0, repeat=0, score=1.0, best_step=2),
+        run(1, repeat=1, state=RunState.FAILED, failure=FailureKind.CRASH),
+        run(2, repeat=1, attempt=1, score=3.0, best_step=4),
+    )
+    settled = settle(done, Policy(repeats=2, retries=1), SCORE)
+    assert settled is not None
+    assert (settled.status, settled.score, settled.best_step) == (TrialState.COMPLETED, 2.0, 3)
+
+
+def test_a_trial_waits_for_its_last_repeat() -> None:
+    assert settle(trial(run(score=1.0)), Policy(repeats=2), SCORE) is None
+    half = trial(run(score=1.0), run(1, repeat=1, state=RunState.RUNNING))
+    assert settle(half, Policy(repeats=2), SCORE) is None
+
+
+def test_a_stopped_run_prunes_the_trial_and_ends_its_queue() -> None:
+    stopped = trial(run(state=RunState.STOPPED, score=0.5))
+    settled = settle(stopped, Policy(repeats=3), SCORE)
+    assert pending(stopped, Policy(repeats=3)) == []
+    assert settled is not None
+    assert (settled.status, settled.score) == (TrialState.PRUNED, 0.5)
+
+
+def test_a_failure_keeps_its_message() -> None:
+    failed = trial(run(state=RunState.FAILED, failure=FailureKind.CRASH, message="SIGSEGV"))
+    settled = settle(failed, Policy(), SCORE)
+    assert settled is not None
+    assert (settled.status, settled.failure, settled.message) == (
+        TrialState.FAILED,
+        FailureKind.CRASH,
+        "SIGSEGV",
+    )
+
+
+def test_has_nan() -> None:
+    assert has_nan({"score": float("nan")}, SCORE)
+    assert not has_nan({"score": 0.0, "other": float("nan")}, SCORE)
+    assert not has_nan({}, SCORE)
