@@ -96,7 +96,7 @@ class EndRules:
         failures = list(_failures_in_a_row(reversed(self._history.ended_trials(after=self._first))))
         if len(failures) < self._most_failures:
             return
-        messages = {_last_line(each) for each in failures}
+        messages = {_error_line(each) for each in failures}
         shared = (
             f"They share one error: {messages.pop()}"
             if len(messages) == 1
@@ -117,7 +117,10 @@ def _failures_in_a_row(newest_first: Iterable[Trial]) -> Iterable[Trial]:
             yield trial
 
 
-def _last_line(trial: Trial) -> str:
-    """Return the line of the message that names the error: the last one of its traceback."""
-    lines = [line for line in (trial.message or "").splitlines() if not line.startswith("Its log:")]
-    return lines[-1] if lines else ""
+def _error_line(trial: Trial) -> str:
+    """Return the line that names the error: of a traceback, the one after its last, indented, call."""
+    lines = (trial.message or "").splitlines()
+    if not lines or not lines[0].startswith("Traceback"):
+        return next(iter(lines), "")
+    calls = [number for number, line in enumerate(lines) if line.startswith(" ")]
+    return next(iter(lines[calls[-1] + 1 if calls else 1 :]), lines[0])

@@ -39,7 +39,7 @@ def outcome_of(result: object, objective: Objective) -> Outcome:
     FatalValueError if the objective is not among the metrics.
     """
     number = _number(result)
-    if number is not None:
+    if number is not None and type(result).__name__ not in ("bool", "bool_"):
         return Outcome({objective.name: number})
     match result:
         case None:
@@ -71,13 +71,16 @@ def score_of(observations: Sequence[Observed], objective: Objective) -> tuple[fl
 
 
 def _number(value: object) -> float | None:
-    """Return a number, NumPy scalar or array of one element as a float; None for anything else."""
-    if isinstance(value, bool | str | bytes) or value is None:
+    """Return a number, NumPy scalar or array of one element as a float; None for anything else.
+
+    A bool among metrics counts as 0 or 1; the caller refuses one as the whole result.
+    """
+    if isinstance(value, str | bytes) or value is None:
         return None
     item = getattr(value, "item", None)
     try:
         if callable(item):
-            return None if isinstance(inner := item(), bool) else float(inner)
+            return float(item())
         return float(value) if hasattr(value, "__float__") else None
     except (TypeError, ValueError, RuntimeError):
         return None  # an array of several elements

@@ -76,6 +76,13 @@ def test_the_first_news_of_user_code_ends_the_start(news: Event) -> None:
     assert told.board.view().starting is None
 
 
+def test_a_search_that_is_done_does_not_say_that_it_starts() -> None:
+    told = Told(max_trials=1, starting="importing keras")
+    told.history = History([facts.opened(), *facts.whole_trial()])
+    assert told.tell(facts.opened()) == ["search for val_loss (min), 1 trials; 1 done before"]
+    assert told.board.view().starting is None
+
+
 def test_the_pace_leaves_the_start_out() -> None:
     told = Told(starting="importing keras")
     told.tell(facts.opened(), facts.created(), facts.started())
@@ -168,7 +175,7 @@ def test_the_end_says_why(reason: EndReason, message: str | None, text: str) -> 
     told = Told()
     told.tell(facts.opened(), *facts.whole_trial())
     assert told.tell(SearchEnded(10.0, reason, message)) == [
-        f"search ended: {text}; 1 trials done, 0:00",
+        f"search ended: {text}; 1 trial done, 0:00",
         "best: val_loss 0.2500  trial 0000  units=32 rate=0.01",
     ]
     assert told.board.close() == []
@@ -192,7 +199,7 @@ def test_two_ranges_of_one_name_are_told() -> None:
 
 def test_every_kind_of_fact_is_understood() -> None:
     told = Told()
-    assert told.tell(*facts.every_kind())[-1].startswith("search ended: asked for; 1 trials done")
+    assert told.tell(*facts.every_kind())[-1].startswith("search ended: asked for; 1 trial done")
 
 
 def test_texts() -> None:

@@ -26,7 +26,7 @@ def test_a_run_that_only_reported_has_the_metrics_of_its_best_step() -> None:
 def test_a_run_without_the_objective_fails_and_says_what_there_is() -> None:
     ended = conclude(Finished({"loss": 1.0}), None, SILENT, SCORE)
     assert (ended.state, ended.failure) == (RunState.FAILED, FailureKind.USER_ERROR)
-    assert "returned no 'score'" in (ended.message or "")
+    assert "the objective 'score' is not among the metrics" in (ended.message or "")
     assert "loss" in (ended.message or "")
 
 

@@ -110,7 +110,7 @@ def test_so_many_failures_in_a_row_end_the_search() -> None:
     search.failure("one")
     search.trial(0.5)
     search.failure("two")
-    with pytest.raises(SearchFailed, match="2 trials failed in a row.*Their errors differ"):
+    with pytest.raises(SearchFailed, match=r"2 trials failed in a row.*Their errors differ"):
         search.failure("three")
 
 

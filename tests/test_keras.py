@@ -152,7 +152,7 @@ def test_a_budget_sets_the_epochs_and_goes_on_from_the_checkpoint(run: RunProgra
 def test_a_budget_also_rules_over_positional_epochs(run: RunProgram) -> None:
     got = run("positional_arguments")
     assert got["steps"] == [0, 1]
-    assert got["twice"][0] == "TypeError"
+    assert got["twice"][0] == "FatalTypeError"
     assert "epochs" in got["twice"][1]
 
 

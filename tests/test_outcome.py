@@ -42,6 +42,11 @@ def test_whole_numbers_and_defaults():
     }
 
 
+def test_a_bool_among_metrics_is_0_or_1() -> None:
+    outcome = outcome_of({"val_loss": 0.5, "ok": True, "bad": np.bool_(False)}, LOSS)
+    assert outcome.metrics == {"val_loss": 0.5, "ok": 1.0, "bad": 0.0}
+
+
 @pytest.mark.parametrize(
     ("result", "error", "message"),
     [

@@ -77,7 +77,7 @@ def test_without_a_terminal_there_are_lines() -> None:
     assert stream.getvalue().splitlines() == [
         "search for val_loss (min), 4 trials",
         LINE,
-        "search ended: max_trials is reached; 1 trials done, 0:00",
+        "search ended: max_trials is reached; 1 trial done, 0:00",
         "best: val_loss 0.2500  trial 0000  units=32 rate=0.01",
     ]
 

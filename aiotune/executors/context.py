@@ -226,8 +226,7 @@ def ending_of(error: BaseException) -> Finished | Failed:
             message = f"user code called sys.exit({error.code!r}): return or raise instead"
         case _:
             message = f"user code raised {type(error).__name__}"
-    trace = "".join(traceback.format_exception(error))
-    return Failed(FailureKind.USER_ERROR, message, trace)
+    return Failed(FailureKind.USER_ERROR, message, _traceback_text(error))
 
 
 def failure_of(error: Exception) -> Failed:
@@ -242,10 +241,22 @@ def failure_of(error: Exception) -> Failed:
     return Failed(
         kind,
         "".join(traceback.format_exception_only(error)).strip(),
-        "".join(traceback.format_exception(error)),
+        _traceback_text(error),
         is_fatal=isinstance(error, FatalError),
         may_retry=not isinstance(error, (FailedTrialError, InfeasibleTrialError, FatalError)),
     )
+
+
+def _traceback_text(error: BaseException) -> str:
+    """Return the traceback from the user's first frame on; in full where the error is aiotune's own."""
+    trace = error.__traceback__
+    while trace is not None and _is_ours(trace.tb_frame.f_globals.get("__name__", "")):
+        trace = trace.tb_next
+    return "".join(traceback.format_exception(type(error), error, trace or error.__traceback__))
+
+
+def _is_ours(module: str) -> bool:
+    return module.partition(".")[0] == __name__.partition(".")[0]
 
 
 def _is_out_of_memory(error: Exception) -> bool:

@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from aiotune.errors import FatalTypeError
 from aiotune.executors.context import RunContext
 from aiotune.frameworks.keras_build import (
     ModelOptions,
@@ -120,10 +121,16 @@ def _with_names(
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """Give the arguments of `fit` after x and y their names: a budget sets `epochs`, wherever it was given.
 
-    TypeError, from Python itself, for an argument that `model.fit` does not take.
+    FatalTypeError for an argument that `model.fit` does not take.
     """
     signature = inspect.signature(model.fit)
-    signature.bind_partial(*args, **kwargs)
+    try:
+        signature.bind_partial(*args, **kwargs)
+    except TypeError as error:
+        takes = ", ".join(signature.parameters)
+        raise FatalTypeError(
+            f"search() passes its arguments to model.fit: {error}; it takes {takes}"
+        ) from error
     parameters = signature.parameters.values()
     names = [each.name for each in parameters if each.kind is each.POSITIONAL_OR_KEYWORD]
     if len(args) > len(names):

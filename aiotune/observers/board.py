@@ -150,6 +150,8 @@ class Board:
         most = "" if self._most is None else f", {self._most} trials"
         before = f"; {self._done} done before" if self._done else ""
         yield f"search for {self._objective.name} ({self._objective.direction}){most}{before}"
+        if self._most is not None and self._done >= self._most:
+            self._starting = None  # nothing will start
         if self._starting is not None:
             yield f"starting: {self._starting} ..."
 
@@ -236,7 +238,8 @@ class Board:
     def _progress(self) -> str:
         failed = f", {self._failed} failed" if self._failed else ""
         elapsed = time_text(self._clock.monotonic() - self._opened_at)
-        return f"{self._done} trials done{failed}, {elapsed}"
+        trials = "1 trial" if self._done == 1 else f"{self._done} trials"
+        return f"{trials} done{failed}, {elapsed}"
 
     def _best_text(self, trial: Trial) -> str:
         score = f"{self._objective.name} {number_text(_score(trial))}"
@@ -327,7 +330,7 @@ def _end_text(event: SearchEnded) -> str:
         case EndReason.STOPPED:
             return event.message or "it was asked to stop"
         case EndReason.FAILED:
-            return (event.message or "it failed").splitlines()[0]
+            return (event.message or "it failed").splitlines()[0].rstrip(":")
         case EndReason.TIME | EndReason.EPOCHS | EndReason.TARGET | EndReason.PATIENCE:
             return event.message or event.reason.value
         case _:

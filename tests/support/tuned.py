@@ -40,7 +40,8 @@ def make(kind: type[Kind], directory: Path, **changes: Any) -> Kind:
 class Parabola(RandomSearch):
     """Three reports, then the distance of x from a shift."""
 
-    def run_trial(self, trial: RunContext, shift: float = 0.0) -> dict[str, float]:
+    def run_trial(self, trial: RunContext, shift: float | str = 0.0) -> dict[str, float]:
+        shift = float(shift)
         x = trial.hyperparameters.Float("x", -1.0, 1.0)
         loss = (x - shift) ** 2
         for step in range(3):
@@ -86,7 +87,7 @@ class Patient(RandomSearch):
     """Reports once and goes on until it is asked to stop."""
 
     def run_trial(self, trial: RunContext) -> float:
-        x = trial.hyperparameters.Float("x", 0.0, 1.0)
+        x: float = trial.hyperparameters.Float("x", 0.0, 1.0)
         trial.report(0, loss=x)
         while not trial.should_stop:
             time.sleep(_POLL_SECONDS)
@@ -103,11 +104,23 @@ class Deaf(RandomSearch):
             time.sleep(60)
 
 
+class Stubborn(RandomSearch):
+    """Ignores every signal that can be ignored."""
+
+    def run_trial(self, trial: RunContext) -> float:
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGPIPE):
+            signal.signal(number, signal.SIG_IGN)
+        trial.hyperparameters.Float("x", 0.0, 1.0)
+        trial.report(0, loss=1.0)
+        while True:
+            time.sleep(60)
+
+
 class Latch(RandomSearch):
     """Waits for a file before it returns; leaves one for each run that it began."""
 
     def run_trial(self, trial: RunContext, gate: str) -> float:
-        x = trial.hyperparameters.Float("x", 0.0, 1.0)
+        x: float = trial.hyperparameters.Float("x", 0.0, 1.0)
         trial.report(0, loss=x, pid=os.getpid())
         while not os.path.exists(gate):
             time.sleep(_POLL_SECONDS)
@@ -118,7 +131,7 @@ class Mortal(RandomSearch):
     """The run of the trial number given dies by a signal, in its first attempt."""
 
     def run_trial(self, trial: RunContext, number: int, killer: int) -> float:
-        x = trial.hyperparameters.Float("x", 0.0, 1.0)
+        x: float = trial.hyperparameters.Float("x", 0.0, 1.0)
         if trial.number == number and trial.assignment.attempt == 0:
             os.kill(os.getpid(), killer)
             signal.pause()
@@ -129,7 +142,7 @@ class Clumsy(RandomSearch):
     """Fails in the way that it is told, from the trial number given on."""
 
     def run_trial(self, trial: RunContext, how: str, first: int = 0) -> Any:
-        x = trial.hyperparameters.Float("x", 0.0, 1.0)
+        x: float = trial.hyperparameters.Float("x", 0.0, 1.0)
         if trial.number < first:
             return x
         match how:
@@ -161,7 +174,7 @@ class Once(RandomSearch):
     """The first attempt at each trial fails."""
 
     def run_trial(self, trial: RunContext) -> float:
-        x = trial.hyperparameters.Float("x", 0.0, 1.0)
+        x: float = trial.hyperparameters.Float("x", 0.0, 1.0)
         if trial.assignment.attempt == 0:
             raise RuntimeError("not yet")
         return x
@@ -193,7 +206,7 @@ class Parent(RandomSearch):
     """Leaves a process of its own behind, in another session."""
 
     def run_trial(self, trial: RunContext) -> float:
-        x = trial.hyperparameters.Float("x", 0.0, 1.0)
+        x: float = trial.hyperparameters.Float("x", 0.0, 1.0)
         with open(os.devnull, "w") as nowhere:
             subprocess.Popen(["sleep", "600"], start_new_session=True, stdout=nowhere)
         trial.report(0, loss=x)
@@ -205,10 +218,10 @@ class Parent(RandomSearch):
 class InTheLoop(RandomSearch):
     """An async trial: it runs in the caller's process, many at a time."""
 
-    async def run_trial(  # type: ignore[override]
+    async def run_trial(
         self, trial: RunContext, pids: list[int], barrier: asyncio.Barrier
     ) -> float:
-        x = trial.hyperparameters.Float("x", 0.0, 1.0)
+        x: float = trial.hyperparameters.Float("x", 0.0, 1.0)
         await barrier.wait()
         pids.append(os.getpid())
         trial.report(0, loss=x)
@@ -218,7 +231,7 @@ class InTheLoop(RandomSearch):
 class Endless(RandomSearch):
     """An async trial that never ends by itself, and notes how it was ended."""
 
-    async def run_trial(self, trial: RunContext, endings: list[str]) -> float:  # type: ignore[override]
+    async def run_trial(self, trial: RunContext, endings: list[str]) -> float:
         trial.hyperparameters.Float("x", 0.0, 1.0)
         trial.report(0, loss=1.0)
         try:
