@@ -4,28 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import Enum
 from typing import assert_never
 
 from aiotune.executors.base import Failed, Finished
 from aiotune.objective import Objective, absent
 from aiotune.outcome import score_of
 from aiotune.settlement import has_nan
-from aiotune.trial import FailureKind, Observation, Run, RunState
+from aiotune.trial import FailureKind, Observation, Run, RunState, StopCause
 
-__all__ = ["Conclusion", "StopCause", "conclude"]
+__all__ = ["LOG_MARK", "Conclusion", "conclude"]
 
-
-class StopCause(Enum):
-    """Why a run was asked to stop. The value is the reason that is recorded and shown."""
-
-    RULE = "the oracle saw no chance for it"
-    PAUSE = "it waits for a promotion"
-    LIMIT = "a limit of the search was reached"
-    DUPLICATE = "another trial has the same values"
-    SIBLING = "another run of the trial failed"
-    TIMEOUT = "it took longer than trial_timeout"
-    USER = "the search was stopped"
+LOG_MARK = "Its log: "  # begins the last line of a failure's message
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,41 +29,41 @@ class Conclusion:
     message: str | None = None
 
 
-def conclude(
-    outcome: Finished | Failed, cause: StopCause | None, run: Run, objective: Objective
-) -> Conclusion:
-    """Return how `run` ended, given its last event and why it was asked to stop, if it was."""
+def conclude(outcome: Finished | Failed, run: Run, objective: Objective) -> Conclusion:
+    """Return how `run` ended, given its last event."""
     match outcome:
         case Failed(is_lost=True):
-            return Conclusion(RunState.LOST, message=outcome.message)
+            # The kind tells it from a run that was lost with the caller's own process.
+            return Conclusion(RunState.LOST, failure=outcome.kind, message=outcome.message)
         case Failed(is_fatal=True):
             # The search ends with this error; once the program is mended, the run is made again.
             return Conclusion(RunState.CANCELLED, message=_told(outcome, run))
         case Failed():
-            return _failed(outcome, cause, run)
+            return _failed(outcome, run, objective)
         case Finished(is_stopped=True):
-            return _stopped(cause, run, objective)
+            return _stopped(run, objective)
         case Finished():
             return _finished(outcome, run, objective)
         case _:
             assert_never(outcome)
 
 
-def _failed(outcome: Failed, cause: StopCause | None, run: Run) -> Conclusion:
-    if cause is StopCause.TIMEOUT:
-        return _timed_out(run)
-    if cause in (StopCause.USER, StopCause.SIBLING, StopCause.DUPLICATE):
-        return Conclusion(RunState.CANCELLED, message=outcome.message)
-    return Conclusion(
-        RunState.FAILED,
-        failure=outcome.kind,
-        may_retry=outcome.may_retry,
-        message=_told(outcome, run),
-    )
+def _failed(outcome: Failed, run: Run, objective: Objective) -> Conclusion:
+    match run.stop_cause:
+        case None | StopCause.PAUSE:  # a pause needs the state that a broken run did not leave
+            return Conclusion(
+                RunState.FAILED,
+                failure=outcome.kind,
+                may_retry=outcome.may_retry,
+                message=_told(outcome, run),
+            )
+        case _:  # user code may take a request to stop badly
+            return _stopped(run, objective)
 
 
-def _stopped(cause: StopCause | None, run: Run, objective: Objective) -> Conclusion:
+def _stopped(run: Run, objective: Objective) -> Conclusion:
     metrics, best_step = _best(run.observations, objective)
+    cause = run.stop_cause
     match cause:
         case StopCause.TIMEOUT:
             return _timed_out(run)
@@ -85,7 +74,7 @@ def _stopped(cause: StopCause | None, run: Run, objective: Objective) -> Conclus
         case StopCause.LIMIT if metrics:
             return Conclusion(RunState.STOPPED, metrics, best_step, message=cause.value)
         case StopCause.LIMIT | StopCause.USER | StopCause.SIBLING | StopCause.DUPLICATE | None:
-            # Without a score there is nothing to keep but the values: a resumed search runs it again.
+            # Its reports stay, but are no result: a resumed search runs it again.
             return Conclusion(RunState.CANCELLED, message=cause and cause.value)
         case _:
             assert_never(cause)
@@ -143,4 +132,4 @@ def _told(outcome: Failed, run: Run) -> str:
 
 
 def _log(run: Run) -> str:
-    return f"\nIts log: {run.log}" if run.log else ""
+    return f"\n{LOG_MARK}{run.log}" if run.log else ""

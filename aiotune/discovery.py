@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from contextlib import aclosing
+from dataclasses import dataclass
 
 from aiotune import errors
 from aiotune.devices.pool import Lease
@@ -22,8 +23,6 @@ DISCOVERY = "discovery"  # the trial id of the run that is no trial; also names 
 def discovery_assignment(oracle: Oracle, layout: Layout, lease: Lease) -> Assignment:
     """Return the assignment of a run that only meets names. It knows just what the user declared beforehand,
     so that a range that differs from the stored one shows."""
-    directory = layout.trial(DISCOVERY)
-    directory.mkdir(parents=True, exist_ok=True)
     return Assignment(
         trial_id=DISCOVERY,
         number=-1,
@@ -36,7 +35,7 @@ def discovery_assignment(oracle: Oracle, layout: Layout, lease: Lease) -> Assign
         space=tuple(oracle.hyperparameters.space),
         tune_new_entries=False,  # defaults, not draws
         allow_new_entries=oracle.allow_new_entries,
-        trial_directory=str(directory),
+        trial_directory=str(layout.trial(DISCOVERY)),
         log=str(layout.run_log(DISCOVERY, 0)),
         gpus=(),
         cores=lease.cores,
@@ -44,18 +43,28 @@ def discovery_assignment(oracle: Oracle, layout: Layout, lease: Lease) -> Assign
     )
 
 
-async def meet_space(execution: Execution, log: str) -> tuple[HyperParameter, ...]:
+@dataclass(frozen=True, slots=True)
+class Discovered:
+    """What a program declares. `redeclared` are names that it declares with more than one range."""
+
+    space: tuple[HyperParameter, ...]
+    redeclared: frozenset[str]
+
+
+async def meet_space(execution: Execution, log: str) -> Discovered:
     """Return every name that the program declared. Raises the error that the program raised."""
     space = Space()
+    redeclared: frozenset[str] = frozenset()
     async with aclosing(execution.events()) as events:
         async for event in events:
             match event:
                 case Met():
                     space = space.grow((*event.space, *event.added))
+                    redeclared |= {known.name for known, _ in event.redeclared}
                 case Failed():
                     raise fatal_error(event, log)
                 case Finished():
-                    return tuple(space)
+                    return Discovered(tuple(space), redeclared)
                 case _:
                     pass
     raise ExecutorError(f"the run that builds the model once ended without a word; its log: {log}")
@@ -70,17 +79,22 @@ def fatal_error(failed: Failed, log: str) -> FatalError:
     return FatalRuntimeError(f"{failed.text}\nIts log: {log}")
 
 
-def check_range(history: History, oracle: Oracle, declared: Collection[HyperParameter]) -> None:
+def check_range(
+    history: History,
+    oracle: Oracle,
+    declared: Collection[HyperParameter],
+    redeclared: Collection[str] = (),
+) -> None:
     """Raise StoreMismatch if a stored range differs from the program's.
 
     A name is exempt if the user gave it beforehand (that declaration wins), and if the program was seen
-    to declare it with more than one range (the first one wins).
+    to declare it with more than one range (the first one wins): `redeclared`, or seen earlier.
     """
     given = {each.identity for each in oracle.hyperparameters.space}
     checked = Space(
         each
         for each in declared
-        if each.identity not in given and each.name not in history.redeclared
+        if each.identity not in given and each.name not in {*redeclared, *history.redeclared}
     )
     conflicts = history.space.conflicts(checked)
     if conflicts:

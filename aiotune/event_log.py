@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 
 import anyio
+from anyio.lowlevel import checkpoint
 
 from aiotune.events import Event
 from aiotune.history import History
@@ -67,6 +68,7 @@ class EventStream:
         return self
 
     async def __anext__(self) -> Event:
+        await checkpoint()  # a reader with much to catch up with must not hold the loop
         found = await self._log.read(self._next)
         if found is None:
             raise StopAsyncIteration

@@ -14,7 +14,7 @@ from enum import StrEnum
 from typing import Any, get_args
 
 from aiotune.space import HyperParameter, Scalar, deserialize, serialize
-from aiotune.trial import Budget, FailureKind, RunState, TrialState
+from aiotune.trial import Budget, FailureKind, RunState, StopCause, TrialState
 
 __all__ = [
     "EndReason",
@@ -130,7 +130,7 @@ class StopRequested:
     at: float
     trial_id: str
     run: int
-    reason: str
+    cause: StopCause
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,6 +259,7 @@ _DECODERS: Mapping[str, Callable[[Any], Any]] = {
     "failure": _failure,
     "state": RunState,
     "status": TrialState,
+    "cause": StopCause,
 }
 
 

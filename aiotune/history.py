@@ -6,7 +6,7 @@ give the same history. Everybody else reads: the scheduler, the oracles, the acc
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from types import MappingProxyType
 from typing import assert_never
@@ -35,7 +35,7 @@ __all__ = ["History"]
 class History:
     """An append-only view of a search: its trials by id and by number, and the space as met so far.
 
-    Invariants: `by_number[n].number == n`; a trial that is over never changes; `length` counts facts.
+    Invariants: `numbered(n).number == n`; a trial that is over never changes; `length` counts facts.
     """
 
     def __init__(self, facts: Iterable[Event] = ()) -> None:
@@ -77,6 +77,14 @@ class History:
         """Return the trials that are not over, oldest first."""
         return [self._trials[trial_id] for trial_id in self._open]
 
+    def trials_in_flight(self) -> list[Trial]:
+        """Return the trials from which news will come by itself: all that are open, but paused ones."""
+        return [each for each in self.open_trials() if each.state is not TrialState.PAUSED]
+
+    def newest_ended(self) -> Iterator[Trial]:
+        """Yield the trials that are over, the last to end first."""
+        return (self._trials[trial_id] for trial_id in reversed(self._ended))
+
     def ended_trials(self, after: int = 0) -> list[Trial]:
         """Return the trials that are over, in the order of their ends, less the first `after`."""
         return [self._trials[trial_id] for trial_id in self._ended[after:]]
@@ -84,6 +92,20 @@ class History:
     def counted(self) -> int:
         """Return how many trials count towards `max_trials`: all but duplicates."""
         return len(self._order) - self._duplicates
+
+    def after_run(self, fact: RunEnded) -> Trial:
+        """Return the trial as it will be once its run has ended by this fact; nothing changes."""
+        trial = self.trial(fact.trial_id)
+        run = trial.runs[fact.run].moved(
+            fact.state,
+            metrics=fact.metrics,
+            best_step=fact.best_step,
+            failure=fact.failure,
+            may_retry=fact.may_retry,
+            message=fact.message,
+            ended_at=fact.at,
+        )
+        return trial.with_run(run)
 
     def apply(self, fact: Event) -> None:
         """Take in the next fact. FatalRuntimeError if it contradicts the facts before it."""
@@ -97,12 +119,7 @@ class History:
             case TrialCreated():
                 self._create(fact)
             case TrialMet():
-                self._change(
-                    fact.trial_id,
-                    space=fact.space,
-                    values=dict(fact.values),
-                    is_path_complete=fact.is_complete,
-                )
+                self._meet(fact)
             case RunStarted():
                 self._start_run(fact)
             case Reported():
@@ -110,15 +127,15 @@ class History:
                     Observation(fact.step, fact.metrics)
                 )
             case StopRequested():
-                pass  # kept for the log; what follows from it is a fact of its own
+                self._change_run(fact.trial_id, fact.run, stop_cause=fact.cause)
             case RunEnded():
-                self._end_run(fact)
+                self._trials[fact.trial_id] = self.after_run(fact)
             case TrialPaused():
                 self._move(
                     fact.trial_id, TrialState.PAUSED, score=fact.score, best_step=fact.best_step
                 )
             case TrialPromoted():
-                self._change(fact.trial_id, budget=fact.budget)
+                self._move(fact.trial_id, TrialState.QUEUED, budget=fact.budget)
             case TrialEnded():
                 self._end_trial(fact)
             case SearchEnded():
@@ -140,6 +157,17 @@ class History:
         self._order.append(fact.trial_id)
         self._open[fact.trial_id] = None
 
+    def _meet(self, fact: TrialMet) -> None:
+        """Take in the names met: with them all, they are the point; before, other values may be met yet."""
+        trial = self.trial(fact.trial_id)
+        known = {} if fact.is_complete else trial.values
+        self._trials[fact.trial_id] = replace(
+            trial,
+            space=fact.space,
+            values={**known, **fact.values},
+            is_path_complete=fact.is_complete,
+        )
+
     def _start_run(self, fact: RunStarted) -> None:
         observations = self._observations.setdefault((fact.trial_id, fact.run), [])
         run = Run(
@@ -157,19 +185,6 @@ class History:
             trial = trial.moved(TrialState.RUNNING)
         self._trials[fact.trial_id] = trial
 
-    def _end_run(self, fact: RunEnded) -> None:
-        trial = self.trial(fact.trial_id)
-        run = trial.runs[fact.run].moved(
-            fact.state,
-            metrics=fact.metrics,
-            best_step=fact.best_step,
-            failure=fact.failure,
-            may_retry=fact.may_retry,
-            message=fact.message,
-            ended_at=fact.at,
-        )
-        self._trials[fact.trial_id] = trial.with_run(run)
-
     def _end_trial(self, fact: TrialEnded) -> None:
         self._move(
             fact.trial_id,
@@ -185,8 +200,10 @@ class History:
         self._ended.append(fact.trial_id)
         self._duplicates += fact.status is TrialState.DUPLICATE
 
-    def _change(self, trial_id: str, **changes: object) -> None:
-        self._trials[trial_id] = replace(self.trial(trial_id), **changes)  # type: ignore[arg-type]
+    def _change_run(self, trial_id: str, index: int, **changes: object) -> None:
+        trial = self.trial(trial_id)
+        run = replace(trial.runs[index], **changes)  # type: ignore[arg-type]
+        self._trials[trial_id] = trial.with_run(run)
 
     def _move(self, trial_id: str, state: TrialState, **changes: object) -> None:
         self._trials[trial_id] = self.trial(trial_id).moved(state, **changes)

@@ -54,9 +54,10 @@ class Project:
         """Answer from this history from now on: a search has opened it."""
         self._history = history
 
-    def forget(self) -> None:
-        """Read the store again at the next question."""
-        self._history = None
+    @property
+    def known(self) -> History:
+        """What is known without a look at the store: nothing before the first search or question."""
+        return self._history or History()
 
     def overwrite(self) -> None:
         """Delete what aiotune wrote in the project. StoreLocked while a search of it is on."""

@@ -12,10 +12,10 @@ from aiotune.events import Event
 from aiotune.history import History
 from aiotune.store.base import Store
 
-__all__ = ["Observer", "Recorder"]
+__all__ = ["LONGEST_WRITE_SECONDS", "Observer", "Recorder"]
 
 _LOG = logging.getLogger("aiotune")
-_LONGEST_WRITE_SECONDS = 60.0
+LONGEST_WRITE_SECONDS = 60.0
 
 Observer = Callable[[Event, History], None]
 
@@ -32,18 +32,26 @@ class Recorder:
         self.history = history
         self._store = store
         self._observers = list(observers)
+        self._failure: StoreUnwritable | None = None  # set once a write is in doubt
 
-    async def record(self, *facts: Event) -> None:
-        """Return once the facts are durable, applied and shown. StoreUnwritable if the disk refuses."""
+    async def record(self, *facts: Event, longest_seconds: float = LONGEST_WRITE_SECONDS) -> None:
+        """Return once the facts are durable, applied and shown.
+
+        StoreUnwritable if the disk refuses, or does not answer: then it is not known whether the facts are
+        there, and no further fact is taken.
+        """
+        if self._failure is not None:
+            raise self._failure
         with anyio.CancelScope(shield=True):
             try:
-                with anyio.fail_after(_LONGEST_WRITE_SECONDS):
+                with anyio.fail_after(longest_seconds):
                     number = await self._store.append(*facts)
             except TimeoutError as error:
-                raise StoreUnwritable(
-                    f"the store did not answer for {_LONGEST_WRITE_SECONDS:.0f} s: is the disk hung, or "
-                    "the database locked by another program?"
-                ) from error
+                self._failure = StoreUnwritable(
+                    f"the store did not answer for {longest_seconds:.0f} s: is the disk hung, or the "
+                    "database locked by another program?"
+                )
+                raise self._failure from error
             for fact in facts:
                 self.history.apply(fact)
         if number != self.history.length:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from aiotune.objective import Objective
 from aiotune.results import best_trials
 
 __all__ = ["Janitor"]
+
+_LOG = logging.getLogger("aiotune")
 
 
 class Janitor:
@@ -45,7 +48,10 @@ class Janitor:
         """Delete what is doomed, until cancelled."""
         while True:
             doomed = list(self._doomed)
-            await anyio.to_thread.run_sync(self._delete, doomed)
+            try:
+                await anyio.to_thread.run_sync(self._delete, doomed)
+            except Exception:  # a janitor must never change a search
+                _LOG.exception("checkpoints of trials %s could not be deleted", ", ".join(doomed))
             del self._doomed[: len(doomed)]
             self._wake()
             while not self._doomed:

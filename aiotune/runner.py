@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import aclosing, suppress
 from typing import assert_never
 
 import anyio
-from anyio.abc import TaskGroup
 
 from aiotune.clock import Clock
-from aiotune.conclusion import StopCause, conclude
+from aiotune.conclusion import Conclusion, conclude
 from aiotune.devices.pool import Lease
 from aiotune.discovery import check_range, fatal_error
 from aiotune.errors import FatalRuntimeError, StoreError
@@ -38,14 +37,16 @@ from aiotune.history import History
 from aiotune.oracles.base import Oracle, Verdict
 from aiotune.plan import Plan
 from aiotune.settlement import Settlement, broken_run, settle
-from aiotune.trial import Observation, Run, RunState, TrialState
+from aiotune.trial import Observation, Run, RunState, StopCause, Trial, TrialState
 
-__all__ = ["RunKey", "Runner"]
+__all__ = ["RunKey", "Runner", "Spawn", "Task", "trial_ended"]
 
 _LONGEST_CLEANUP_SECONDS = 10.0
 
 RunKey = tuple[str, int]  # the trial's id, and the index of the run in it
 Record = Callable[..., Awaitable[None]]
+Task = Callable[..., Awaitable[None]]
+Spawn = Callable[..., None]  # (task, *arguments): starts it beside the caller
 
 
 class Runner:
@@ -72,8 +73,7 @@ class Runner:
         self._plan = plan
         self._clock = clock
         self._executions: dict[RunKey, Execution | None] = {}
-        self._causes: dict[RunKey, StopCause] = {}
-        self._duplicates: set[str] = set()  # trials that end as duplicates once their runs are over
+        self._begun: set[str] = set()  # trials whose begin this process has announced
         # Names whose range an earlier session stored: a program that contradicts them has changed.
         self._stored = {each.identity for each in history.space}
 
@@ -81,55 +81,65 @@ class Runner:
     def active(self) -> frozenset[RunKey]:
         return frozenset(self._executions)
 
-    def is_duplicate(self, trial_id: str) -> bool:
-        """Tell whether the trial was found to repeat another one: it gets no further run."""
-        return trial_id in self._duplicates
-
     def adopt(self, trial_id: str, run: int) -> None:
         """Take charge of a run whose start is recorded; `perform` must follow."""
         self._executions[trial_id, run] = None
 
-    async def perform(self, key: RunKey, lease: Lease, tasks: TaskGroup) -> None:
-        """Run to the end on `lease`, which is released. Timers become children of `tasks`."""
+    async def perform(self, key: RunKey, lease: Lease, spawn: Spawn) -> None:
+        """Run to the end on `lease`, which is released. `spawn` starts a task beside this one."""
         try:
-            if key[1] == 0:
-                await self._plan.hooks.on_trial_begin(self._history.trial(key[0]))
-            outcome = await self._follow(key, lease, tasks)
+            await self._announce(key[0])
+            outcome = await self._follow(key, lease, spawn)
             await self._conclude(key, outcome)
         except BaseException:
-            with anyio.move_on_after(_LONGEST_CLEANUP_SECONDS, shield=True), suppress(StoreError):
+            with suppress(StoreError):
                 await self._abandon(key)
             raise
         finally:
             lease.release()
             del self._executions[key]
-            self._causes.pop(key, None)
 
-    async def stop(self, keys: frozenset[RunKey], cause: StopCause) -> None:
+    async def stop(self, keys: Iterable[RunKey], cause: StopCause) -> None:
         """Ask runs in progress to stop; a run that was asked before keeps its cause."""
-        for key in sorted(keys):
-            if key in self._causes or key not in self._executions:
-                continue
-            self._causes[key] = cause
-            await self._record(StopRequested(self._clock.now(), *key, cause.value))
+        asked = [key for key in sorted(keys) if self._may_stop(key)]
+        if not asked:
+            return
+        now = self._clock.now()
+        await self._record(*(StopRequested(now, *key, cause) for key in asked))
+        for key in asked:
             execution = self._executions.get(key)
             if execution is not None:
                 execution.request_stop(cause.value)
 
+    def _may_stop(self, key: RunKey) -> bool:
+        run = self._run(key)
+        return key in self._executions and run.stop_cause is None and not run.is_over
+
+    def _run(self, key: RunKey) -> Run:
+        return self._history.trial(key[0]).runs[key[1]]
+
+    async def _announce(self, trial_id: str) -> None:
+        if trial_id not in self._begun:
+            self._begun.add(trial_id)
+            await self._plan.hooks.on_trial_begin(self._history.trial(trial_id))
+
     # --- following ---
 
-    async def _follow(self, key: RunKey, lease: Lease, tasks: TaskGroup) -> Finished | Failed:
+    async def _follow(self, key: RunKey, lease: Lease, spawn: Spawn) -> Finished | Failed:
         execution = await self._executor.start(self._assignment(key, lease))
         self._executions[key] = execution
-        if key in self._causes:  # asked to stop while it was being started
-            execution.request_stop(self._causes[key].value)
+        cause = self._run(key).stop_cause
+        if cause is not None:  # asked to stop while it was being started
+            execution.request_stop(cause.value)
         timer = anyio.CancelScope()
+        if self._plan.limits.trial_timeout is not None:
+            spawn(self._time_out, key, timer, self._plan.limits.trial_timeout)
         try:
             async with aclosing(execution.events()) as events:
                 async for event in events:
                     match event:
                         case Started():
-                            self._start_timer(key, timer, tasks)
+                            pass
                         case Met():
                             await self._on_met(key, event)
                         case Observed():
@@ -143,8 +153,7 @@ class Runner:
         raise FatalRuntimeError(f"run {key} ended without a last event: a defect of the executor")
 
     def _assignment(self, key: RunKey, lease: Lease) -> Assignment:
-        trial = self._history.trial(key[0])
-        run = trial.runs[key[1]]
+        trial, run = self._history.trial(key[0]), self._run(key)
         directory = self._plan.layout.trial(trial.trial_id)
         return Assignment(
             trial_id=trial.trial_id,
@@ -165,44 +174,49 @@ class Runner:
             budget=run.budget,
         )
 
-    def _start_timer(self, key: RunKey, timer: anyio.CancelScope, tasks: TaskGroup) -> None:
-        seconds = self._plan.limits.trial_timeout
-        if seconds is not None:
-            tasks.start_soon(self._time_out, key, timer, seconds)
-
     async def _time_out(self, key: RunKey, timer: anyio.CancelScope, seconds: float) -> None:
         with timer:
             await self._clock.sleep(seconds)
-            await self.stop(frozenset({key}), StopCause.TIMEOUT)
+            await self.stop({key}, StopCause.TIMEOUT)
 
     async def _on_met(self, key: RunKey, met: Met) -> None:
         trial_id, _ = key
-        known = self._history.space
-        added = tuple(each for each in met.added if each not in known)
-        if added and not self._oracle.allow_new_entries:
-            raise FatalRuntimeError(
-                f"trial {trial_id} declared {', '.join(each.name for each in added)}, which "
-                "`hyperparameters` does not have: declare it there, or pass allow_new_entries=True"
-            )
-        news = tuple(new for old, new in met.redeclared if old.identity in self._stored)
-        check_range(self._history, self._oracle, news)
-        redeclared = {old.name for old, _ in met.redeclared} - self._history.redeclared
-        now = self._clock.now()
-        facts: list[Event] = []
-        if added or redeclared:
-            facts.append(SpaceGrew(now, trial_id, added, tuple(sorted(redeclared))))
-        trial = self._history.trial(trial_id)
-        if not trial.is_path_complete:
-            facts.append(TrialMet(now, trial_id, met.space, dict(met.values), met.is_complete))
+        self._check_names(trial_id, met)
+        facts = [*self._growth(trial_id, met), *self._news(trial_id, met)]
         if facts:
             await self._record(*facts)
         if self._oracle.is_duplicate(self._history, self._history.trial(trial_id)):
-            self._duplicates.add(trial_id)
             await self.stop(self._runs_of(trial_id), StopCause.DUPLICATE)
+
+    def _check_names(self, trial_id: str, met: Met) -> None:
+        """Raise if the program declares what it may not, or contradicts what an earlier session stored."""
+        added = [each.name for each in met.added if each not in self._history.space]
+        if added and not self._oracle.allow_new_entries:
+            raise FatalRuntimeError(
+                f"trial {trial_id} declared {', '.join(added)}, which `hyperparameters` does not have: "
+                "declare it there, or pass allow_new_entries=True"
+            )
+        news = [new for old, new in met.redeclared if old.identity in self._stored]
+        check_range(self._history, self._oracle, news)
+
+    def _growth(self, trial_id: str, met: Met) -> Iterator[Event]:
+        added = tuple(each for each in met.added if each not in self._history.space)
+        redeclared = {old.name for old, _ in met.redeclared} - self._history.redeclared
+        if added or redeclared:
+            yield SpaceGrew(self._clock.now(), trial_id, added, tuple(sorted(redeclared)))
+
+    def _news(self, trial_id: str, met: Met) -> Iterator[Event]:
+        """Yield what the run tells of its trial's path, unless another run has told as much already."""
+        trial = self._history.trial(trial_id)
+        is_shorter = trial.is_path_complete and len(met.space) <= len(trial.space)
+        known = (trial.space, trial.is_path_complete)
+        if not is_shorter and (met.space, met.is_complete) != known:
+            now = self._clock.now()
+            yield TrialMet(now, trial_id, met.space, dict(met.values), met.is_complete)
 
     async def _on_observed(self, key: RunKey, observed: Observed) -> None:
         trial_id, run = key
-        if trial_id in self._duplicates:
+        if self._run(key).stop_cause is StopCause.DUPLICATE:
             return
         await self._record(
             Reported(self._clock.now(), trial_id, run, observed.step, dict(observed.metrics))
@@ -222,69 +236,74 @@ class Runner:
     # --- ending ---
 
     async def _conclude(self, key: RunKey, outcome: Finished | Failed) -> None:
-        trial_id, index = key
-        run = self._history.trial(trial_id).runs[index]
-        cause = self._causes.get(key)
-        ended = conclude(outcome, cause, run, self._oracle.objective)
-        await self._record(
-            RunEnded(
-                self._clock.now(),
-                trial_id,
-                index,
-                ended.state,
-                dict(ended.metrics),
-                ended.best_step,
-                ended.failure,
-                ended.may_retry,
-                ended.message,
-            )
-        )
+        """Record the run's end together with what follows from it for the trial, in one transaction."""
+        run = self._run(key)
+        end = _run_ended(self._clock.now(), key, conclude(outcome, run, self._oracle.objective))
         if isinstance(outcome, Failed) and outcome.is_fatal:
+            await self._record(end)
             raise fatal_error(outcome, run.log or "none")
-        await self.settle(trial_id, cause)
+        trial = self._history.after_run(end)
+        settlement = list(self._settlement(trial))
+        await self._record(end, *settlement)
+        if settlement:
+            await self._tell(trial.trial_id)
+        else:  # two runs may end at one moment, and neither have seen the other's end
+            await self.settle(trial.trial_id)
+        if broken_run(trial, self._plan.policy) is not None:
+            await self.stop(self._runs_of(trial.trial_id), StopCause.SIBLING)
 
-    async def settle(self, trial_id: str, cause: StopCause | None = None) -> None:
-        """End or pause the trial if its runs allow, and tell the oracle."""
-        trial = self._history.trial(trial_id)
-        if trial.is_over or any(not run.is_over for run in trial.runs):
-            if broken_run(trial, self._plan.policy) is not None:
-                await self.stop(self._runs_of(trial_id), StopCause.SIBLING)
+    async def settle(self, trial_id: str) -> None:
+        """End or pause the trial if its runs allow, and that is not recorded yet."""
+        settlement = list(self._settlement(self._history.trial(trial_id)))
+        if settlement:
+            await self._record(*settlement)
+            await self._tell(trial_id)
+
+    def _settlement(self, trial: Trial) -> Iterator[Event]:
+        """Yield the fact that ends or pauses the trial, if its runs allow."""
+        if trial.state is not TrialState.RUNNING:
             return
         ended = settle(trial, self._plan.policy, self._oracle.objective)
-        if trial_id in self._duplicates:
-            ended = Settlement(TrialState.DUPLICATE, message=StopCause.DUPLICATE.value)
+        now = self._clock.now()
         if ended is None:
             return
-        now = self._clock.now()
-        if cause is StopCause.PAUSE and ended.status is TrialState.COMPLETED:
-            await self._record(TrialPaused(now, trial_id, ended.score, ended.best_step))
+        if ended.status is TrialState.PAUSED:
+            yield TrialPaused(now, trial.trial_id, ended.score, ended.best_step)
         else:
-            await self._record(_trial_ended(now, trial_id, ended))
-        await self._tell(trial_id)
+            yield trial_ended(now, trial.trial_id, ended)
 
     async def _tell(self, trial_id: str) -> None:
+        """Tell the oracle, and the owner, of a trial that is over or paused."""
         trial = self._history.trial(trial_id)
         self._oracle.tell(trial)
-        await self._plan.hooks.on_trial_end(trial)
+        if trial.is_over:
+            await self._plan.hooks.on_trial_end(trial)
 
     async def _abandon(self, key: RunKey) -> None:
         """Record that a run was cut off, unless its end is there already. A resumed search runs it again."""
-        trial_id, index = key
-        run: Run = self._history.trial(trial_id).runs[index]
-        if not run.is_over:
-            await self._record(
-                RunEnded(
-                    self._clock.now(),
-                    trial_id,
-                    index,
-                    RunState.CANCELLED,
-                    {},
-                    message="the search was cancelled",
-                )
-            )
+        if self._run(key).is_over:
+            return
+        cut = Conclusion(RunState.CANCELLED, message="the search was cancelled")
+        await self._record(
+            _run_ended(self._clock.now(), key, cut), longest_seconds=_LONGEST_CLEANUP_SECONDS
+        )
 
 
-def _trial_ended(at: float, trial_id: str, ended: Settlement) -> TrialEnded:
+def _run_ended(at: float, key: RunKey, ended: Conclusion) -> RunEnded:
+    return RunEnded(
+        at,
+        *key,
+        ended.state,
+        dict(ended.metrics),
+        ended.best_step,
+        ended.failure,
+        ended.may_retry,
+        ended.message,
+    )
+
+
+def trial_ended(at: float, trial_id: str, ended: Settlement) -> TrialEnded:
+    """Return the fact that the trial has ended so."""
     return TrialEnded(
         at,
         trial_id,

@@ -10,20 +10,27 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from typing import assert_never
 
 import anyio
 from anyio.abc import TaskGroup
 
 from aiotune.clock import Clock
-from aiotune.conclusion import StopCause
 from aiotune.devices.pool import DevicePool, Lease
-from aiotune.discovery import DISCOVERY, check_range, discovery_assignment, meet_space
-from aiotune.end_rules import EndRules
+from aiotune.discovery import (
+    DISCOVERY,
+    Discovered,
+    check_range,
+    discovery_assignment,
+    meet_space,
+)
+from aiotune.end_rules import Ending, EndRules
 from aiotune.errors import FatalRuntimeError, StoreError
 from aiotune.events import (
     EndReason,
     Event,
+    Reported,
     RunEnded,
     RunStarted,
     SearchEnded,
@@ -35,13 +42,15 @@ from aiotune.executors.base import Executor
 from aiotune.hyperparameters import HyperParameters
 from aiotune.oracles.base import Exhausted, Oracle, Promote, Suggest, Wait
 from aiotune.plan import Plan
-from aiotune.recorder import Recorder
+from aiotune.recorder import LONGEST_WRITE_SECONDS, Recorder
 from aiotune.resources import Resources
-from aiotune.runner import RunKey, Runner
-from aiotune.settlement import Work, pending
-from aiotune.trial import RunState, Trial, TrialState
+from aiotune.runner import RunKey, Runner, Spawn, Task, trial_ended
+from aiotune.settlement import Work, pending, settle
+from aiotune.trial import RunState, StopCause, Trial, TrialState
 
 __all__ = ["Scheduler"]
+
+_NATURAL_ENDS = (EndReason.MAX_TRIALS, EndReason.EXHAUSTED)
 
 
 class Scheduler:
@@ -77,9 +86,10 @@ class Scheduler:
         )
         self._changed = anyio.Event()
         self._waiting: dict[str, str] = {}
-        self._ending: tuple[EndReason, str | None] | None = None
+        self._ending: Ending | None = None
         self._stop_cause: StopCause | None = None  # what runs in progress are asked to stop for
         self._error: Exception | None = None
+        self._discovery = anyio.CancelScope()  # cancelled by whatever would stop a run
 
     @property
     def waiting(self) -> Mapping[str, str]:
@@ -93,7 +103,7 @@ class Scheduler:
 
     def request_stop(self) -> None:
         """Start no further run, ask those in progress to stop; `run` then returns. Returns at once."""
-        self._finish(EndReason.STOPPED, None, StopCause.USER)
+        self._finish(Ending(EndReason.STOPPED), StopCause.USER)
 
     # --- the life of a search ---
 
@@ -119,24 +129,26 @@ class Scheduler:
                 )
             raise self._error
         assert self._ending is not None
-        return await self._record_end(*self._ending)
+        return await self._record_end(self._ending.reason, self._ending.message)
 
     async def _conduct(self, tasks: TaskGroup) -> None:
         if self._plan.limits.max_time is not None:
             tasks.start_soon(self._end_after, self._plan.limits.max_time)
         await self._adopt_open_trials()
         if ending := self._rules.already():
-            self._finish(*ending)
+            self._finish(ending)
         if self._needs_discovery():
-            await self._discover()
+            await self._discover(tasks)
         while True:
             changed = self._changed  # taken before looking, so that no change is missed
+            if self._ending is not None and self._ending.error is not None:
+                raise self._ending.error
             if self._stop_cause is not None:
                 await self._runner.stop(self._runner.active, self._stop_cause)
             if await self._start_next(tasks):
                 continue
             if self._ending is not None and not self._runner.active:
-                return
+                return await self._complete_paused_trials()
             await changed.wait()
 
     @contextmanager
@@ -149,11 +161,25 @@ class Scheduler:
                 self._error = error
             tasks.cancel_scope.cancel()
 
-    async def _record(self, *facts: Event) -> None:
-        await self._recorder.record(*facts)
+    def _spawner(self, tasks: TaskGroup) -> Spawn:
+        """Return what starts a task of the search: its error ends the search, as any other does."""
+
+        async def guarded(function: Task, arguments: tuple[object, ...]) -> None:
+            with self._catching(tasks):
+                await function(*arguments)
+
+        def spawn(function: Task, *arguments: object) -> None:
+            tasks.start_soon(guarded, function, arguments)
+
+        return spawn
+
+    async def _record(self, *facts: Event, longest_seconds: float = LONGEST_WRITE_SECONDS) -> None:
+        await self._recorder.record(*facts, longest_seconds=longest_seconds)
         for fact in facts:
             if ending := self._rules.after(fact):
-                self._finish(*ending, StopCause.LIMIT)
+                self._finish(ending, StopCause.LIMIT)
+        if not isinstance(facts[-1], Reported):  # a report alone lets nothing new start
+            self._wake()
 
     async def _record_end(self, reason: EndReason, message: str | None) -> SearchEnded:
         end = SearchEnded(self._clock.now(), reason, message)
@@ -162,15 +188,15 @@ class Scheduler:
 
     async def _end_after(self, seconds: float) -> None:
         await self._clock.sleep(seconds)
-        self._finish(EndReason.TIME, f"max_time of {seconds:g} s is over", StopCause.LIMIT)
+        self._finish(Ending(EndReason.TIME, f"max_time of {seconds:g} s is over"), StopCause.LIMIT)
 
-    def _finish(
-        self, reason: EndReason, message: str | None, cause: StopCause | None = None
-    ) -> None:
-        """Let the search end for `reason`; with a cause, runs in progress are asked to stop for it."""
+    def _finish(self, ending: Ending, cause: StopCause | None = None) -> None:
+        """Let the search end; with a cause, what is in progress is asked to stop for it."""
         if self._ending is None:
-            self._ending = reason, message
-        self._stop_cause = self._stop_cause or cause
+            self._ending = ending
+        if cause is not None:
+            self._stop_cause = self._stop_cause or cause
+            self._discovery.cancel()
         self._wake()
 
     def _wake(self) -> None:
@@ -198,17 +224,37 @@ class Scheduler:
         has_work = self._history.open_trials() or not self._is_full()
         return self._plan.has_discovery and bool(has_work) and self._ending is None
 
-    async def _discover(self) -> None:
+    async def _discover(self, tasks: TaskGroup) -> None:
         """Meet the names of the space before the first trial, on the processor."""
+        longest = self._plan.limits.trial_timeout
+        with self._discovery:
+            if longest is not None:
+                tasks.start_soon(self._end_discovery_after, longest)
+            found = await self._meet_space()
+            check_range(self._history, self._oracle, found.space, found.redeclared)
+            added = tuple(each for each in found.space if each not in self._history.space)
+            redeclared = found.redeclared - self._history.redeclared
+            if added or redeclared:
+                now = self._clock.now()
+                await self._record(SpaceGrew(now, None, added, tuple(sorted(redeclared))))
+        if self._discovery.cancelled_caught and self._ending is None:
+            raise FatalRuntimeError(
+                f"building the model once, to meet its hyperparameters, took longer than "
+                f"trial_timeout={longest:g} s"
+            )
+
+    async def _meet_space(self) -> Discovered:
+        layout = self._plan.layout
+        await anyio.Path(layout.trial(DISCOVERY)).mkdir(parents=True, exist_ok=True)
         cpus = None if callable(self._plan.resources) else self._plan.resources.cpus
-        log = str(self._plan.layout.run_log(DISCOVERY, 0))
         async with self._pool.lease(Resources(gpus=0, cpus=cpus)) as lease:
-            assignment = discovery_assignment(self._oracle, self._plan.layout, lease)
-            declared = await meet_space(await self._executor.start(assignment), log)
-        check_range(self._history, self._oracle, declared)
-        added = tuple(each for each in declared if each not in self._history.space)
-        if added:
-            await self._record(SpaceGrew(self._clock.now(), None, added))
+            assignment = discovery_assignment(self._oracle, layout, lease)
+            execution = await self._executor.start(assignment)
+            return await meet_space(execution, str(layout.run_log(DISCOVERY, 0)))
+
+    async def _end_discovery_after(self, seconds: float) -> None:
+        await self._clock.sleep(seconds)
+        self._discovery.cancel()
 
     # --- dispatching ---
 
@@ -226,8 +272,6 @@ class Scheduler:
         """Start the oldest run that fits what is free; one that does not fit holds no other up."""
         self._waiting.clear()
         for trial in self._history.open_trials():
-            if self._runner.is_duplicate(trial.trial_id):
-                continue
             for work in pending(trial, self._plan.policy):
                 resources = self._resources_of(trial)
                 lease = self._pool.lease_nowait(resources)
@@ -241,7 +285,14 @@ class Scheduler:
         resources = self._plan.resources
         if not callable(resources):
             return resources
-        return resources(HyperParameters(self._history.space, dict(trial.values)))
+        try:
+            return resources(HyperParameters(self._history.space, dict(trial.values)))
+        except Exception as error:
+            raise FatalRuntimeError(
+                f"resources() failed for trial {trial.trial_id} at {dict(trial.values)}: "
+                f"{type(error).__name__}: {error}. A name that is not known before a trial runs must be "
+                "declared in `hyperparameters`, or given a default there: hp.values.get(name, ...)"
+            ) from error
 
     def _has_vacancy(self) -> bool:
         """Tell whether the smallest request fits now. No device is held while the oracle thinks."""
@@ -269,32 +320,37 @@ class Scheduler:
             lease.release()
             raise
         self._runner.adopt(trial.trial_id, work.run)
-        tasks.start_soon(self._perform, (trial.trial_id, work.run), lease, tasks)
+        spawn = self._spawner(tasks)
+        spawn(self._perform, (trial.trial_id, work.run), lease, spawn)
 
-    async def _perform(self, key: RunKey, lease: Lease, tasks: TaskGroup) -> None:
-        with self._catching(tasks):
-            await self._runner.perform(key, lease, tasks)
-        self._wake()
+    async def _perform(self, key: RunKey, lease: Lease, spawn: Spawn) -> None:
+        try:
+            await self._runner.perform(key, lease, spawn)
+        finally:
+            self._wake()
 
     # --- asking ---
 
     async def _ask(self) -> bool:
         """Ask the oracle once; True if it gave work."""
-        if self._is_full():
+        if self._is_full() and not self._has_paused():
             return self._end_when_idle(EndReason.MAX_TRIALS)
         await self._plan.hooks.pre_create_trial()
+        if self._ending is not None:  # it took its time
+            return False
         number = self._history.next_number
         answer = self._oracle.ask(self._history, number)
         match answer:
+            case Suggest() if self._is_full():
+                return self._end_when_idle(EndReason.MAX_TRIALS)
             case Suggest():
                 await self._create(answer, number)
                 return True
             case Promote():
-                fact = TrialPromoted(self._clock.now(), answer.trial_id, answer.budget)
-                await self._record(fact)
+                await self._promote(answer)
                 return True
             case Wait():
-                if not self._in_flight():
+                if not self._history.trials_in_flight():
                     raise FatalRuntimeError(
                         f"{type(self._oracle).__name__}.ask() waits with nothing in flight: it must propose "
                         "a trial or answer Exhausted()"
@@ -304,6 +360,16 @@ class Scheduler:
                 return self._end_when_idle(EndReason.EXHAUSTED)
             case _:
                 assert_never(answer)
+
+    async def _promote(self, answer: Promote) -> None:
+        trial = self._history.trial(answer.trial_id)
+        if trial.state is not TrialState.PAUSED or trial.budget == answer.budget:
+            raise FatalRuntimeError(
+                f"{type(self._oracle).__name__}.ask() promotes trial {trial.trial_id}, which is "
+                f"{trial.status} at {trial.budget}, to {answer.budget}: only a paused trial can be promoted, "
+                "and to another budget"
+            )
+        await self._record(TrialPromoted(self._clock.now(), answer.trial_id, answer.budget))
 
     async def _create(self, answer: Suggest, number: int) -> None:
         await self._record(
@@ -323,11 +389,21 @@ class Scheduler:
         most = self._oracle.max_trials
         return most is not None and self._history.counted() >= most
 
-    def _in_flight(self) -> bool:
-        return any(t.state is not TrialState.PAUSED for t in self._history.open_trials())
+    def _has_paused(self) -> bool:
+        return any(trial.state is TrialState.PAUSED for trial in self._history.open_trials())
 
     def _end_when_idle(self, reason: EndReason) -> bool:
         """Let the search end if nothing in flight could still change that: a duplicate, a new name."""
-        if not self._in_flight():
-            self._finish(reason, None)
+        if not self._history.trials_in_flight():
+            self._finish(Ending(reason))
         return False
+
+    async def _complete_paused_trials(self) -> None:
+        """End the trials that were not promoted, once no promotion can come: their last score counts."""
+        if self._ending is None or self._ending.reason not in _NATURAL_ENDS:
+            return
+        for trial in self._history.open_trials():
+            ended = settle(trial, self._plan.policy, self._oracle.objective)
+            if ended is not None and ended.status is TrialState.PAUSED:
+                completed = replace(ended, status=TrialState.COMPLETED)
+                await self._record(trial_ended(self._clock.now(), trial.trial_id, completed))

@@ -125,7 +125,7 @@ class Search:
 
     def status(self) -> SearchStatus:
         """Return how the search stands, from memory."""
-        history = self._project.history()
+        history = self._project.known
         trials = list(history.trials.values())
         scheduler = self._scheduler
         running = {trial_id for trial_id, _ in scheduler.running} if scheduler else set()
@@ -167,7 +167,7 @@ class Search:
             )
             history = await anyio.to_thread.run_sync(History, await store.load())
             check_objective(history, self._tuner)
-            pool = await open_pool(gpus=self._gpus(), max_concurrent=settings.max_concurrent_trials)
+            pool = await open_pool(gpus=self._gpus(), max_concurrent=self._most_runs())
             check_resources(pool, settings.resources)
             project.hold(history)
             observers = [*self._open_progress(stack), *self._open_janitor(stack)]
@@ -245,6 +245,21 @@ class Search:
         if not takes_keyword(self._tuner.run_trial, "verbose"):
             kwargs.pop("verbose", None)
         return kwargs
+
+    def _most_runs(self) -> int | None:
+        """Return how many runs there may be at a time: one, if each blocks the caller's thread."""
+        most, executor = (
+            self._project.settings.max_concurrent_trials,
+            self._project.settings.executor,
+        )
+        if executor != "inline" or self._tuner.has_async_trials:
+            return most
+        if most not in (None, 1):
+            raise FatalValueError(
+                f'max_concurrent_trials={most} has no effect with executor="inline", which runs one trial '
+                "after the other: drop it"
+            )
+        return 1
 
     def _gpus(self) -> Any:
         """Return which GPUs to use: none for trials that run in the caller's own loop, unless asked for."""
@@ -334,8 +349,10 @@ async def discover_space(tuner: Tuner, project: Project) -> Space:
         pool = await open_pool(gpus=0, max_concurrent=1)
         lease = await stack.enter_async_context(pool.lease(Resources(gpus=0)))
         assignment = discovery_assignment(project.oracle, project.layout, lease)
-        log = str(project.layout.run_log(DISCOVERY, 0))
-        return Space(await meet_space(await executor.start(assignment), log))
+        await anyio.Path(assignment.trial_directory).mkdir(parents=True, exist_ok=True)
+        execution = await executor.start(assignment)
+        found = await meet_space(execution, str(project.layout.run_log(DISCOVERY, 0)))
+        return Space(found.space)
 
 
 async def _in_thread(function: Callable[[], None]) -> None:
@@ -358,7 +375,7 @@ async def called(hook: Callable[..., Any], *args: object) -> None:
 
 
 def check_objective(history: History, tuner: Tuner) -> None:
-    """Raise StoreMismatch if the project was searched for another objective, or by another kind of tuner."""
+    """Raise StoreMismatch if the project was searched for another objective, or in other given ranges."""
     opened = history.opened
     if opened is None:
         return

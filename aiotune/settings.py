@@ -44,6 +44,11 @@ class Settings:
     observers: Sequence[Observer] = ()
 
     def __post_init__(self) -> None:
+        self._check_kinds()
+        self._check_values()
+        self._check_contradictions()
+
+    def _check_kinds(self) -> None:
         _check_count("max_concurrent_trials", self.max_concurrent_trials)
         if self.keep_checkpoints != "all":
             _check_count("keep_checkpoints", self.keep_checkpoints)
@@ -53,18 +58,26 @@ class Settings:
             raise FatalTypeError(
                 f"resources={self.resources!r}: pass aiotune.Resources(gpus=..., ...)"
             )
-        if not isinstance(self.executor, Executor) and self.executor not in (
-            "auto",
-            "inline",
-            "process",
-        ):
+
+    def _check_values(self) -> None:
+        words = ("auto", "process", "inline")
+        if not (isinstance(self.executor, Executor) or self.executor in words):
             raise FatalValueError(
                 f'executor={self.executor!r}: "auto", "process" or "inline" is needed'
             )
-        if not self.grace_seconds > 0:
-            raise FatalValueError(f"grace_seconds={self.grace_seconds!r}: it must be above 0")
         if self.durability not in ("process", "full"):
             raise FatalValueError(f'durability={self.durability!r}: "process" or "full" is needed')
+        if not self.grace_seconds > 0:
+            raise FatalValueError(f"grace_seconds={self.grace_seconds!r}: it must be above 0")
+
+    def _check_contradictions(self) -> None:
+        asks_gpus = isinstance(self.resources, Resources) and bool(self.resources.gpus)
+        if self.gpus == 0 and asks_gpus:
+            raise FatalValueError(
+                "gpus=0 contradicts resources=Resources(gpus=...): drop one of them"
+            )
+        if self.executor == "inline" and self.preload is not None:
+            raise FatalValueError('preload has no effect with executor="inline": drop it')
 
     @classmethod
     def names(cls) -> list[str]:

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from aiotune.objective import Objective
-from aiotune.trial import FailureKind, Run, RunState, Trial, TrialState
+from aiotune.trial import FailureKind, Run, RunState, StopCause, Trial, TrialState
 
 __all__ = ["Policy", "Settlement", "Work", "broken_run", "has_nan", "pending", "settle"]
 
-# A run that loses its process so often is itself the cause.
+# A run that takes the fork server down with it so often is itself the cause.
 _MOST_LOSSES = 3
 
 _RETRIED = frozenset(
@@ -44,7 +44,7 @@ class Work:
 
 @dataclass(frozen=True, slots=True)
 class Settlement:
-    """How a trial ends."""
+    """How a trial ends, or is paused."""
 
     status: TrialState
     score: float | None = None
@@ -56,7 +56,7 @@ class Settlement:
 
 def pending(trial: Trial, policy: Policy) -> list[Work]:
     """Return the runs that the trial needs now, one for each repeat that has none in progress or done."""
-    if broken_run(trial, policy) is not None or _is_stopped(trial):
+    if broken_run(trial, policy) is not None or _is_settled_early(trial):
         return []
     work: list[Work] = []
     for repeat in range(policy.repeats):
@@ -80,8 +80,12 @@ def _next_attempt(last: Run | None) -> int | None:
 
 def _last_run(trial: Trial, repeat: int) -> Run | None:
     """Return the newest run of a repeat under the trial's present budget."""
-    runs = [each for each in trial.runs if each.repeat == repeat and each.budget == trial.budget]
+    runs = _runs_of(trial, repeat)
     return runs[-1] if runs else None
+
+
+def _runs_of(trial: Trial, repeat: int) -> list[Run]:
+    return [each for each in trial.runs if each.repeat == repeat and each.budget == trial.budget]
 
 
 def broken_run(trial: Trial, policy: Policy) -> Run | None:
@@ -92,10 +96,16 @@ def broken_run(trial: Trial, policy: Policy) -> Run | None:
             continue
         if run.state is RunState.FAILED and not _may_retry(run, policy):
             return run
-        losses = [r for r in trial.runs if r.repeat == repeat and r.state is RunState.LOST]
-        if run.state is RunState.LOST and len(losses) >= _MOST_LOSSES:
+        if run.state is RunState.LOST and _losses(trial, repeat) >= _MOST_LOSSES:
             return run
     return None
+
+
+def _losses(trial: Trial, repeat: int) -> int:
+    """Return how many runs of a repeat were lost while the caller lived on."""
+    return sum(
+        run.state is RunState.LOST and run.failure is not None for run in _runs_of(trial, repeat)
+    )
 
 
 def _may_retry(run: Run, policy: Policy) -> bool:
@@ -103,23 +113,36 @@ def _may_retry(run: Run, policy: Policy) -> bool:
 
 
 def settle(trial: Trial, policy: Policy, objective: Objective) -> Settlement | None:
-    """Return how the trial ends, or None while it has runs to do or in progress."""
+    """Return how the trial ends or is paused, or None while it has runs to do or in progress."""
     if any(not run.is_over for run in trial.runs):
         return None
+    if _is_duplicate(trial):
+        return Settlement(TrialState.DUPLICATE, message=StopCause.DUPLICATE.value)
     broken = broken_run(trial, policy)
     if broken is not None:
         return _failed(broken)
     runs = [_last_run(trial, repeat) for repeat in range(policy.repeats)]
     done = [run for run in runs if run and run.state in (RunState.FINISHED, RunState.STOPPED)]
-    if _is_stopped(trial):
+    if _is_pruned(trial):
         return _scored(done, objective, TrialState.PRUNED)
     if len(done) < policy.repeats:
         return None
-    return _scored(done, objective, TrialState.COMPLETED)
+    is_paused = any(run.stop_cause is StopCause.PAUSE for run in done)
+    return _scored(done, objective, TrialState.PAUSED if is_paused else TrialState.COMPLETED)
 
 
-def _is_stopped(trial: Trial) -> bool:
-    """Tell whether a rule ended a run of the trial: the trial gets no further run, and is pruned."""
+def _is_settled_early(trial: Trial) -> bool:
+    """Tell whether the trial gets no further run, whatever its repeats lack."""
+    return _is_duplicate(trial) or _is_pruned(trial)
+
+
+def _is_duplicate(trial: Trial) -> bool:
+    """Tell whether the trial was found to repeat another one."""
+    return any(run.stop_cause is StopCause.DUPLICATE for run in trial.runs)
+
+
+def _is_pruned(trial: Trial) -> bool:
+    """Tell whether a rule ended a run of the trial."""
     return any(run.state is RunState.STOPPED for run in trial.runs)
 
 
@@ -127,7 +150,7 @@ def _failed(run: Run) -> Settlement:
     infeasible = run.failure is FailureKind.INFEASIBLE
     return Settlement(
         TrialState.INFEASIBLE if infeasible else TrialState.FAILED,
-        failure=run.failure or FailureKind.CRASH,
+        failure=run.failure,
         message=run.message,
     )
 

@@ -24,6 +24,7 @@ __all__ = [
     "Observation",
     "Run",
     "RunState",
+    "StopCause",
     "Trial",
     "TrialState",
 ]
@@ -32,7 +33,7 @@ __all__ = [
 class TrialState(StrEnum):
     """Where a trial stands. The value is what users see as `trial.status`."""
 
-    QUEUED = "QUEUED"  # recorded, no run started yet
+    QUEUED = "QUEUED"  # recorded or promoted, its run not started yet
     RUNNING = "RUNNING"  # a run has started; runs may be waiting for a device again
     PAUSED = "PAUSED"  # waits for a promotion
     COMPLETED = "COMPLETED"
@@ -40,7 +41,6 @@ class TrialState(StrEnum):
     FAILED = "FAILED"
     INFEASIBLE = "INFEASIBLE"  # an impossible point
     DUPLICATE = "DUPLICATE"  # the same point as another trial, seen only after the build
-    CANCELLED = "CANCELLED"  # ended by the user
 
 
 class RunState(StrEnum):
@@ -65,9 +65,21 @@ class FailureKind(StrEnum):
     USER_ERROR = "user error"  # an exception in user code
 
 
+class StopCause(StrEnum):
+    """Why a run was asked to stop. What becomes of the run, and of its trial, follows from it."""
+
+    RULE = "the oracle saw no chance for it"
+    PAUSE = "it waits for a promotion"
+    LIMIT = "a limit of the search was reached"
+    DUPLICATE = "another trial has the same values"
+    SIBLING = "another run of the trial failed"
+    TIMEOUT = "it took longer than trial_timeout"
+    USER = "the search was stopped"
+
+
 # States absent here are final.
 TRIAL_MOVES: Mapping[TrialState, frozenset[TrialState]] = {
-    TrialState.QUEUED: frozenset({TrialState.RUNNING, TrialState.CANCELLED}),
+    TrialState.QUEUED: frozenset({TrialState.RUNNING}),
     TrialState.RUNNING: frozenset(
         {
             TrialState.PAUSED,
@@ -76,10 +88,9 @@ TRIAL_MOVES: Mapping[TrialState, frozenset[TrialState]] = {
             TrialState.FAILED,
             TrialState.INFEASIBLE,
             TrialState.DUPLICATE,
-            TrialState.CANCELLED,
         }
     ),
-    TrialState.PAUSED: frozenset({TrialState.RUNNING, TrialState.COMPLETED, TrialState.CANCELLED}),
+    TrialState.PAUSED: frozenset({TrialState.QUEUED, TrialState.COMPLETED}),  # promoted, or not
 }
 
 RUN_MOVES: Mapping[RunState, frozenset[RunState]] = {
@@ -127,6 +138,7 @@ class Run:
     log: str | None  # path of stdout and stderr
     budget: Budget | None = None
     state: RunState = RunState.RUNNING
+    stop_cause: StopCause | None = None  # what it was asked to stop for, if it was
     observations: Sequence[Observation] = ()
     metrics: Mapping[str, float] = field(default_factory=dict)  # final ones, at `best_step`
     best_step: int | None = None

@@ -9,6 +9,8 @@ from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import anyio
+
 from aiotune.errors import FatalTypeError, FatalValueError
 from aiotune.executors.context import RunContext
 from aiotune.hypermodel import HyperModel, as_hypermodel
@@ -122,7 +124,7 @@ class Tuner:
         """
         from aiotune.search import discover_space
 
-        space = self._project.history().space
+        space = (await anyio.to_thread.run_sync(self._project.history)).space
         if len(space) or self.hypermodel is None:
             return space.grow(self.oracle.hyperparameters.space)
         return await discover_space(self, self._project)

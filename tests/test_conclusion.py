@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
-from aiotune.conclusion import StopCause, conclude
+from aiotune.conclusion import conclude
 from aiotune.executors.base import Failed, Finished
 from aiotune.objective import Objective
-from aiotune.trial import FailureKind, RunState
+from aiotune.trial import FailureKind, RunState, StopCause
 from tests.support.records import run
 
 SCORE = Objective("score", "min")
@@ -14,24 +16,24 @@ SILENT = run(state=RunState.RUNNING)
 
 
 def test_a_run_that_returns_metrics_is_finished() -> None:
-    ended = conclude(Finished({"score": 0.5}, 7), None, RUNNING, SCORE)
+    ended = conclude(Finished({"score": 0.5}, 7), RUNNING, SCORE)
     assert (ended.state, ended.metrics, ended.best_step) == (RunState.FINISHED, {"score": 0.5}, 7)
 
 
 def test_a_run_that_only_reported_has_the_metrics_of_its_best_step() -> None:
-    ended = conclude(Finished(), None, RUNNING, SCORE)
+    ended = conclude(Finished(), RUNNING, SCORE)
     assert (ended.state, ended.metrics, ended.best_step) == (RunState.FINISHED, {"score": 1.0}, 1)
 
 
 def test_a_run_without_the_objective_fails_and_says_what_there_is() -> None:
-    ended = conclude(Finished({"loss": 1.0}), None, SILENT, SCORE)
+    ended = conclude(Finished({"loss": 1.0}), SILENT, SCORE)
     assert (ended.state, ended.failure) == (RunState.FAILED, FailureKind.USER_ERROR)
     assert "the objective 'score' is not among the metrics" in (ended.message or "")
     assert "loss" in (ended.message or "")
 
 
 def test_a_score_that_is_no_number_fails() -> None:
-    ended = conclude(Finished({"score": float("nan")}), None, SILENT, SCORE)
+    ended = conclude(Finished({"score": float("nan")}), SILENT, SCORE)
     assert (ended.state, ended.failure) == (RunState.FAILED, FailureKind.NAN)
 
 
@@ -51,23 +53,23 @@ def test_a_score_that_is_no_number_fails() -> None:
 def test_how_a_stopped_run_ends_depends_on_what_it_was_stopped_for(
     cause: StopCause | None, state: RunState, score: float | None
 ) -> None:
-    ended = conclude(Finished(is_stopped=True), cause, RUNNING, SCORE)
+    ended = conclude(Finished(is_stopped=True), replace(RUNNING, stop_cause=cause), SCORE)
     assert (ended.state, ended.metrics.get("score")) == (state, score)
 
 
 def test_a_limit_that_stops_a_run_before_its_first_report_leaves_it_to_a_resumed_search() -> None:
-    ended = conclude(Finished(is_stopped=True), StopCause.LIMIT, SILENT, SCORE)
+    ended = conclude(Finished(is_stopped=True), replace(SILENT, stop_cause=StopCause.LIMIT), SCORE)
     assert ended.state is RunState.CANCELLED
 
 
 def test_a_run_that_finished_before_the_stop_took_effect_is_finished() -> None:
-    ended = conclude(Finished({"score": 0.5}), StopCause.USER, RUNNING, SCORE)
+    ended = conclude(Finished({"score": 0.5}), replace(RUNNING, stop_cause=StopCause.USER), SCORE)
     assert ended.state is RunState.FINISHED
 
 
 def test_a_failure_keeps_its_kind_its_traceback_and_the_log() -> None:
     failed = Failed(FailureKind.USER_ERROR, "ValueError: no", "Traceback ...\nValueError: no")
-    ended = conclude(failed, None, RUNNING, SCORE)
+    ended = conclude(failed, RUNNING, SCORE)
     assert (ended.state, ended.failure) == (RunState.FAILED, FailureKind.USER_ERROR)
     assert ended.message == (
         "Traceback ...\nValueError: no\nIts log: /project/trial_0000/run-0.log"
@@ -77,15 +79,16 @@ def test_a_failure_keeps_its_kind_its_traceback_and_the_log() -> None:
 @pytest.mark.parametrize(
     ("failed", "cause", "state", "failure"),
     [
-        (Failed(FailureKind.CRASH, "x", is_lost=True), None, RunState.LOST, None),
+        (Failed(FailureKind.CRASH, "x", is_lost=True), None, RunState.LOST, FailureKind.CRASH),
         (Failed(FailureKind.USER_ERROR, "x", is_fatal=True), None, RunState.CANCELLED, None),
         (Failed(FailureKind.CRASH, "x"), StopCause.TIMEOUT, RunState.FAILED, FailureKind.TIMEOUT),
         (Failed(FailureKind.CRASH, "x"), StopCause.USER, RunState.CANCELLED, None),
-        (Failed(FailureKind.CRASH, "x"), StopCause.LIMIT, RunState.FAILED, FailureKind.CRASH),
+        (Failed(FailureKind.CRASH, "x"), StopCause.LIMIT, RunState.STOPPED, None),
+        (Failed(FailureKind.CRASH, "x"), StopCause.PAUSE, RunState.FAILED, FailureKind.CRASH),
     ],
 )
 def test_how_a_broken_run_ends(
     failed: Failed, cause: StopCause | None, state: RunState, failure: FailureKind | None
 ) -> None:
-    ended = conclude(failed, cause, RUNNING, SCORE)
+    ended = conclude(failed, replace(RUNNING, stop_cause=cause), SCORE)
     assert (ended.state, ended.failure) == (state, failure)

@@ -52,10 +52,15 @@ class Search:
         for fact in facts:
             self.history.apply(fact)
             endings.append(self.rules.after(fact))
-        return next((ending[0] for ending in endings if ending), None)
+        self.endings = [ending for ending in endings if ending]
+        return next((ending.reason for ending in self.endings), None)
 
     def failure(self, message: str = "E", kind: FailureKind = FailureKind.USER_ERROR) -> None:
+        """Add a trial that failed; raise the error that ends the search, if it does."""
         self.trial(status=TrialState.FAILED, failure=kind, message=message)
+        for ending in self.endings:
+            if ending.error is not None:
+                raise ending.error
 
 
 def test_without_limits_nothing_ends() -> None:
@@ -72,7 +77,7 @@ def test_epochs_of_all_sessions_count() -> None:
     search.reopen()
     ending = search.rules.already()
     assert ending is not None
-    assert ending[0] is EndReason.EPOCHS
+    assert ending.reason is EndReason.EPOCHS
 
 
 @pytest.mark.parametrize(("score", "ends"), [(0.89, False), (0.9, True), (0.95, True)])

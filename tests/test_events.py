@@ -54,7 +54,7 @@ def test_optional_fields_may_be_absent() -> None:
     for event in (
         TrialCreated(1.0, "0000", 0, 0, {}, 0),
         TrialPaused(1.0, "0000"),
-        TrialEnded(1.0, "0000", TrialState.CANCELLED),
+        TrialEnded(1.0, "0000", TrialState.INFEASIBLE),
         RunEnded(1.0, "0000", 0, RunState.LOST, {}),
         SearchEnded(1.0, EndReason.MAX_TRIALS),
         SpaceGrew(1.0, None, ()),

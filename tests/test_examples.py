@@ -22,9 +22,13 @@ DEADLINE_SECONDS = 400.0  # far above what any of them takes; reaching it is a f
 
 def run_example(name: str, directory: Path, *arguments: str) -> str:
     """Run the example in `directory` and return what it printed; AssertionError if it fails."""
+    return run_script(EXAMPLES / name, directory, *arguments)
+
+
+def run_script(script: Path, directory: Path, *arguments: str) -> str:
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3"}
     done = subprocess.run(
-        [sys.executable, EXAMPLES / name, *arguments],
+        [sys.executable, script, *arguments],
         cwd=directory,
         env=environment,
         stdin=subprocess.DEVNULL,
@@ -57,6 +61,20 @@ def test_function(tmp_path: Path) -> None:
     )
     assert re.search(r"^20 trials, best seconds 0\.\d+ in trial \d{4}", printed, re.M)
     assert re.search(r"^\{'batch': \d+, 'compress': True\}", printed, re.M)
+
+
+def test_the_script_that_the_readme_leads_with(tmp_path: Path) -> None:
+    """Its first code block, word for word but for the number of trials and epochs."""
+    block = re.search(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+    assert block is not None
+    script = block[1]
+    for full, short in {"max_trials=20": "max_trials=2", "epochs=5": "epochs=1"}.items():
+        assert full in script
+        script = script.replace(full, short)
+    (tmp_path / "script.py").write_text(script)
+    printed = run_script(tmp_path / "script.py", tmp_path)
+    assert re.search(r"^2 trials, best val_accuracy 0\.\d+ in trial 000\d", printed, re.M)
+    assert re.search(r"^\{'layers': \d", printed, re.M)
 
 
 @pytest.mark.slow

@@ -18,7 +18,14 @@ from aiotune.events import (
 )
 from aiotune.history import History
 from aiotune.space import Float, Int
-from aiotune.trial import Budget, FailureKind, Observation, RunState, TrialState
+from aiotune.trial import (
+    Budget,
+    FailureKind,
+    Observation,
+    RunState,
+    StopCause,
+    TrialState,
+)
 from tests.support.facts import (
     RATE,
     SPACE,
@@ -97,12 +104,12 @@ def test_trial_moves_with_its_runs() -> None:
     history = History([opened(), created()])
     steps: list[tuple[Event, TrialState]] = [
         (started(), TrialState.RUNNING),
-        (StopRequested(5.0, "0000", 0, "slow"), TrialState.RUNNING),
+        (StopRequested(5.0, "0000", 0, StopCause.LIMIT), TrialState.RUNNING),
         (run_ended(state=RunState.LOST), TrialState.RUNNING),
         (started(run=1), TrialState.RUNNING),
         (run_ended(run=1), TrialState.RUNNING),
         (TrialPaused(8.0, "0000", 0.5, 2), TrialState.PAUSED),
-        (TrialPromoted(8.0, "0000", Budget(9, 3)), TrialState.PAUSED),
+        (TrialPromoted(8.0, "0000", Budget(9, 3)), TrialState.QUEUED),
         (started(run=2), TrialState.RUNNING),
         (run_ended(run=2), TrialState.RUNNING),
         (ended(), TrialState.COMPLETED),

@@ -11,14 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aiotune.events import EndReason
-from aiotune.executors.base import Finished, RunEvent
+from aiotune.executors.base import Failed, Finished, RunEvent
 from aiotune.history import History
 from aiotune.hyperparameters import HyperParameters
 from aiotune.objective import Objective
 from aiotune.oracles.base import Exhausted, Suggest
 from aiotune.oracles.random_search import RandomSearchOracle
 from aiotune.space import point_key
-from aiotune.trial import TrialState
+from aiotune.trial import FailureKind, TrialState
 from tests.support.fake_executor import FakeExecutor, Play, Script, declaring
 from tests.support.searches import SearchOfFakes
 
@@ -139,6 +139,40 @@ async def test_a_resumed_search_finds_the_same_points(tmp_path: Path) -> None:
     resumed = first.again(RandomSearchOracle(objective=SCORE, max_trials=12, seed=3), slots=3)
     await resumed.run()
     assert points(resumed.history) == points(whole.history)
+
+
+async def test_a_failure_bans_its_own_point_and_a_refusal_what_it_was_refused_for(
+    tmp_path: Path,
+) -> None:
+    def declare(hp: HyperParameters) -> None:
+        hp.Int("a", 0, 1)
+        hp.Int("b", 0, 3)
+
+    def first_only(hp: HyperParameters) -> None:
+        hp.Int("a", 0, 1)
+
+    async def counted(kind: FailureKind) -> int:
+        async def play(script: Script) -> AsyncIterator[RunEvent]:
+            if script.assignment.values.get("a") == 1:
+                yield script.met(first_only, is_complete=False)
+                yield Failed(kind, "at a=1")
+            else:
+                yield script.met(declare)
+                yield Finished({"score": 0.0}, 0)
+
+        oracle = RandomSearchOracle(
+            objective=SCORE, max_trials=100, seed=4, max_consecutive_failed_trials=100
+        )
+        search = SearchOfFakes(oracle, FakeExecutor(play), tmp_path)
+        known = HyperParameters()
+        declare(known)
+        search.history.space = search.history.space.grow(known.space)
+        await search.run()
+        return len(search.history.trials)
+
+    assert await counted(FailureKind.OUT_OF_MEMORY) == 4 + 4
+    assert await counted(FailureKind.INFEASIBLE) == 4 + 1
+    assert await counted(FailureKind.USER_ERROR) == 4 + 1
 
 
 async def test_a_program_without_hyperparameters_has_one_point(tmp_path: Path) -> None:

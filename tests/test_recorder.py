@@ -69,3 +69,20 @@ async def test_a_store_that_is_out_of_step_is_noticed() -> None:
     await store.append(CREATED)
     with pytest.raises(FatalRuntimeError, match="out of order"):
         await Recorder(store, History()).record(ENDED)
+
+
+class HungStore(MemoryStore):
+    """A store on a disk that never answers."""
+
+    async def append(self, *facts: Event) -> int:
+        await anyio.sleep_forever()
+        raise AssertionError
+
+
+async def test_after_a_write_in_doubt_no_further_fact_is_taken() -> None:
+    recorder = Recorder(HungStore(), History())
+    with pytest.raises(StoreUnwritable, match="did not answer"):
+        await recorder.record(CREATED, longest_seconds=0)
+    with pytest.raises(StoreUnwritable, match="did not answer"):
+        await recorder.record(ENDED)
+    assert recorder.history.length == 0

@@ -3,6 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import anyio
+import pytest
 
 from aiotune.events import Event, RunStarted, TrialCreated, TrialEnded
 from aiotune.history import History
@@ -75,3 +76,19 @@ async def test_what_an_earlier_session_left_is_cleaned_up(tmp_path: Path) -> Non
     project.begin(2)
     project.end(2, 0.2)
     assert await project.cleaned() == {1}
+
+
+async def test_a_disk_that_refuses_to_delete_does_not_end_the_search(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    project = Project(tmp_path, keep=1)
+    for number in range(2):
+        project.begin(number)
+        project.end(number, 0.5)
+
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError("read-only")
+
+    monkeypatch.setattr("shutil.rmtree", refuse)
+    assert await project.cleaned() == {0, 1}
+    assert "trials 0001 could not be deleted" in caplog.text

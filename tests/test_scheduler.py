@@ -9,8 +9,22 @@ from pathlib import Path
 import anyio
 import pytest
 
-from aiotune.errors import FatalRuntimeError, FatalTypeError, SearchFailed, StoreMismatch
-from aiotune.events import EndReason, RunEnded, SearchEnded, SpaceGrew, TrialCreated, TrialEnded
+from aiotune.errors import (
+    FatalRuntimeError,
+    FatalTypeError,
+    SearchFailed,
+    StoreMismatch,
+    StoreUnwritable,
+)
+from aiotune.events import (
+    EndReason,
+    RunEnded,
+    RunStarted,
+    SearchEnded,
+    SpaceGrew,
+    TrialCreated,
+    TrialEnded,
+)
 from aiotune.executors.base import Failed, Finished, Met, Observed, RunEvent
 from aiotune.history import History
 from aiotune.hyperparameters import HyperParameters
@@ -352,10 +366,150 @@ async def test_a_paused_trial_frees_its_device_and_is_promoted(tmp_path: Path) -
     trial = search.history.numbered(0)
     assert oracle.told[0] == "0000 PAUSED"
     assert [run.budget for run in trial.runs] == [Budget(3), Budget(5, 3)]
-    assert trial.status == "PAUSED"  # the list has no further promotion
+    assert trial.status == "COMPLETED"  # the list has no further promotion
+    assert trial.score == 1 / 4  # paused at the first report of its last rung
+
+
+async def halving(script: Script) -> AsyncIterator[RunEvent]:
+    """A run that reports up to its budget, and is paused there by the oracle."""
+    budget = script.assignment.budget
+    assert budget is not None
+    for step in range(budget.initial_epoch, budget.epochs):
+        yield Observed(step, {"score": 1.0 / (1 + step)})
+    await script.stop.wait()
+    yield Finished(is_stopped=True)
+
+
+class Halving(ListOracle):
+    """Pauses each trial at the end of its budget, and promotes the first one."""
+
+    def __init__(self) -> None:
+        super().__init__([])
+
+    def ask(self, history: History, number: int) -> Answer:
+        paused = [t for t in history.trials.values() if t.state is TrialState.PAUSED]
+        if number < 2:
+            return Suggest({"x": number}, number, Budget(2))
+        if history.trials_in_flight():
+            return Wait()
+        if len(paused) == 2 and paused[0].budget == Budget(2):
+            return Promote("0000", Budget(4, initial_epoch=2))
+        return Exhausted()
+
+    def judge(self, trial: Trial, observation: Observation) -> Verdict:
+        assert trial.budget is not None
+        is_last = observation.step == trial.budget.epochs - 1
+        return Verdict.PAUSE if is_last else Verdict.CONTINUE
+
+
+async def test_a_promotion_comes_after_max_trials_trials_exist(tmp_path: Path) -> None:
+    oracle = Halving()
+    oracle.max_trials = 2
+    search = SearchOfFakes(oracle, FakeExecutor(halving), tmp_path)
+    end = await search.run()
+    assert end.reason is EndReason.EXHAUSTED
+    first, second = search.history.trials.values()
+    assert [run.budget for run in first.runs] == [Budget(2), Budget(4, 2)]
+    assert (first.status, first.score) == ("COMPLETED", 1 / 4)
+    assert (second.status, second.score) == ("COMPLETED", 1 / 2)
+
+
+async def test_every_cut_of_a_search_with_pauses_resumes_to_the_same_table(tmp_path: Path) -> None:
+    search = SearchOfFakes(Halving(), FakeExecutor(halving), tmp_path)
+    await search.run()
+    whole = [(trial.status, trial.score) for trial in search.history.trials.values()]
+    async for cut, history in search.resumed_at_every_cut(Halving):
+        found = [(trial.status, trial.score) for trial in history.trials.values()]
+        assert found == whole, f"after fact {cut}"
+
+
+async def test_only_a_paused_trial_can_be_promoted(tmp_path: Path) -> None:
+    oracle = ListOracle([Suggest({}, 0), Promote("0000", Budget(9))])
+    executor = FakeExecutor(declaring(lambda hp: None, lambda _: 0.5))
+    search = SearchOfFakes(oracle, executor, tmp_path)
+    with pytest.raises(FatalRuntimeError, match="only a paused trial can be promoted"):
+        await search.run()
 
 
 # --- limits and stops ---
+
+
+async def test_a_stop_ends_a_discovery_that_hangs(tmp_path: Path) -> None:
+    executor = FakeExecutor(hanging)
+    search = SearchOfFakes(random_oracle(), executor, tmp_path, has_discovery=True)
+    async with anyio.create_task_group() as tasks:
+
+        async def run() -> None:
+            assert (await search.run()).reason is EndReason.STOPPED
+
+        tasks.start_soon(run)
+        while not executor.running:
+            await anyio.lowlevel.checkpoint()
+        search.scheduler.request_stop()
+    assert executor.running == []
+    assert not search.history.trials
+
+
+async def test_a_discovery_beyond_trial_timeout_ends_the_search(tmp_path: Path) -> None:
+    search = SearchOfFakes(
+        random_oracle(),
+        FakeExecutor(hanging),
+        tmp_path,
+        has_discovery=True,
+        limits=Limits(trial_timeout=5),
+    )
+    async with anyio.create_task_group() as tasks:
+
+        async def run() -> None:
+            with pytest.raises(FatalRuntimeError, match="trial_timeout=5"):
+                await search.run()
+
+        tasks.start_soon(run)
+        await search.clock.wait_sleeping()
+        search.clock.advance(5)
+
+
+async def test_a_store_that_fails_while_a_timer_acts_reaches_the_caller_bare(
+    tmp_path: Path,
+) -> None:
+    search = SearchOfFakes(
+        random_oracle(), FakeExecutor(hanging), tmp_path, limits=Limits(trial_timeout=5)
+    )
+    async with anyio.create_task_group() as tasks:
+
+        async def run() -> None:
+            with pytest.raises(StoreUnwritable, match="full"):
+                await search.run()
+
+        tasks.start_soon(run)
+        await search.clock.wait_sleeping()
+        search.store.fail_with = StoreUnwritable("full")
+        search.clock.advance(5)
+
+
+async def test_a_run_that_a_limit_ends_by_force_keeps_its_score(tmp_path: Path) -> None:
+    async def play(script: Script) -> AsyncIterator[RunEvent]:
+        yield Observed(0, {"score": 0.1})
+        await script.stop.wait()
+        yield Failed(FailureKind.CRASH, "killed by SIGKILL")
+
+    search = SearchOfFakes(random_oracle(), FakeExecutor(play), tmp_path, limits=Limits(target=0.2))
+    assert (await search.run()).reason is EndReason.TARGET
+    trial = search.history.numbered(0)
+    assert (trial.status, trial.score) == ("PRUNED", 0.1)
+
+
+async def test_no_trial_is_created_after_a_stop_during_a_hook(tmp_path: Path) -> None:
+    search: SearchOfFakes
+
+    async def stop() -> None:
+        search.scheduler.request_stop()
+
+    search = SearchOfFakes(
+        random_oracle(), FakeExecutor(hanging), tmp_path, hooks=Hooks(pre_create_trial=stop)
+    )
+    assert (await search.run()).reason is EndReason.STOPPED
+    assert not search.history.trials
 
 
 async def test_a_stop_request_ends_runs_and_leaves_their_trials_to_a_resumed_search(
@@ -485,19 +639,92 @@ async def test_a_trial_whose_end_was_not_recorded_ends_without_a_further_run(
 
 
 async def test_every_cut_of_the_log_resumes_to_the_same_table(tmp_path: Path) -> None:
-    play = declaring(one_name, by_x)
-    search = SearchOfFakes(random_oracle(), FakeExecutor(play), tmp_path)
+    search = SearchOfFakes(random_oracle(), FakeExecutor(declaring(one_name, by_x)), tmp_path)
     await search.run()
     whole = [(trial.values, trial.score) for trial in search.history.trials.values()]
-    facts = search.store.facts
-    for cut in range(1, len(facts)):
-        resumed = SearchOfFakes(random_oracle(), FakeExecutor(play), tmp_path, earlier=facts[:cut])
-        await resumed.run()
-        found = [(trial.values, trial.score) for trial in resumed.history.trials.values()]
+    async for cut, history in search.resumed_at_every_cut(random_oracle):
+        found = [(trial.values, trial.score) for trial in history.trials.values()]
         assert found == whole, f"after fact {cut}"
 
 
+async def test_a_caller_that_dies_again_and_again_costs_no_trial(tmp_path: Path) -> None:
+    search = SearchOfFakes(random_oracle(1), FakeExecutor(declaring(one_name, by_x)), tmp_path)
+    await search.run()
+    facts = search.store.facts
+    cut = facts[: 1 + next(n for n, fact in enumerate(facts) if isinstance(fact, RunStarted))]
+    for run in range(1, 6):
+        lost = RunEnded(0.0, "0000", run - 1, RunState.LOST, {}, message="the process is gone")
+        cut += [lost, RunStarted(0.0, "0000", run, 0, 0, (), None)]
+    resumed = SearchOfFakes(
+        random_oracle(1), FakeExecutor(declaring(one_name, by_x)), tmp_path, earlier=cut
+    )
+    await resumed.run()
+    assert states(resumed.history) == ["COMPLETED"]
+
+
+async def test_every_cut_of_a_search_with_duplicates_resumes_to_distinct_points(
+    tmp_path: Path,
+) -> None:
+    def few(hp: HyperParameters) -> None:
+        if hp.Choice("kind", ["a", "b"]) == "a":
+            hp.Int("n", 0, 2)
+
+    async def play(script: Script) -> AsyncIterator[RunEvent]:
+        for _ in range(script.assignment.number % 3):
+            await anyio.lowlevel.checkpoint()
+        yield script.met(few)
+        yield Finished({"score": 0.0}, 0)
+
+    search = SearchOfFakes(random_oracle(None), FakeExecutor(play), tmp_path, slots=3)
+    await search.run()
+    async for cut, history in search.resumed_at_every_cut(lambda: random_oracle(None)):
+        done = [t for t in history.trials.values() if t.state is TrialState.COMPLETED]
+        points = [tuple(trial.values.items()) for trial in done]
+        assert len(points) == len(set(points)) == 4, f"after fact {cut}"
+
+
 # --- the space ---
+
+
+async def test_names_met_after_the_path_seemed_complete_belong_to_the_point(
+    tmp_path: Path,
+) -> None:
+    def build(hp: HyperParameters) -> None:
+        hp.Int("units", 1, 9)
+
+    def fit(hp: HyperParameters) -> None:
+        build(hp)
+        hp.Int("batch", 1, 9)
+
+    async def play(script: Script) -> AsyncIterator[RunEvent]:
+        yield script.met(build)
+        yield script.met(fit)
+        yield Finished({"score": 0.0}, 0)
+
+    search = SearchOfFakes(random_oracle(3), FakeExecutor(play), tmp_path)
+    await search.run()
+    assert [sorted(trial.values) for trial in search.history.trials.values()] == [
+        ["batch", "units"]
+    ] * 3
+
+
+async def test_a_program_with_two_ranges_of_a_name_resumes_after_discovery(tmp_path: Path) -> None:
+    def twice(hp: HyperParameters) -> None:
+        hp.Float("x", 0, 1)
+        hp.Float("x", 0, 2)
+
+    play = declaring(twice, by_x)
+    search = SearchOfFakes(random_oracle(2), FakeExecutor(play), tmp_path, has_discovery=True)
+    with pytest.warns(UserWarning, match="x"):
+        await search.run()
+    facts = search.store.facts
+    cut = 1 + next(n for n, fact in enumerate(facts) if isinstance(fact, SpaceGrew))
+    resumed = SearchOfFakes(
+        random_oracle(2), FakeExecutor(play), tmp_path, has_discovery=True, earlier=facts[:cut]
+    )
+    with pytest.warns(UserWarning, match="x"):
+        await resumed.run()
+    assert states(resumed.history) == ["COMPLETED"] * 2
 
 
 async def test_discovery_comes_first_and_is_no_trial(tmp_path: Path) -> None:
@@ -580,6 +807,33 @@ async def test_a_trial_that_does_not_fit_holds_no_other_up_and_says_why(tmp_path
     await search.run()
     assert states(search.history) == ["COMPLETED"] * 3
     assert sorted(started) == [0, 1, 2]
+
+
+async def test_resources_that_need_an_unknown_name_say_so(tmp_path: Path) -> None:
+    search = SearchOfFakes(
+        random_oracle(),
+        FakeExecutor(hanging),
+        tmp_path,
+        resources=lambda hp: Resources(cpus=hp.get("units")),  # type: ignore[arg-type]
+    )
+    with pytest.raises(FatalRuntimeError, match=r"resources\(\) failed for trial 0000"):
+        await search.run()
+
+
+async def test_the_trial_that_ends_a_search_by_its_failure_is_told_of(tmp_path: Path) -> None:
+    ended: list[str] = []
+
+    async def end(trial: Trial) -> None:
+        ended.append(trial.trial_id)
+
+    oracle = ListOracle([Suggest({"x": n}, n) for n in range(5)])
+    search = SearchOfFakes(
+        oracle, FakeExecutor(failing("E")), tmp_path, hooks=Hooks(on_trial_end=end)
+    )
+    with pytest.raises(SearchFailed):
+        await search.run()
+    assert ended == ["0000", "0001", "0002"]
+    assert oracle.told == ["0000 FAILED", "0001 FAILED", "0002 FAILED"]
 
 
 async def test_hooks_are_called_in_order(tmp_path: Path) -> None:

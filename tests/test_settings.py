@@ -44,6 +44,8 @@ def test_keywords_of_the_wrong_kind_are_refused(keywords: dict[str, Any], match:
         {"executor": "threads"},
         {"grace_seconds": 0},
         {"durability": "none"},
+        {"gpus": 0, "resources": Resources(gpus=1)},
+        {"preload": ["numpy"], "executor": "inline"},
     ],
 )
 def test_values_out_of_range_are_refused(keywords: dict[str, Any]) -> None:

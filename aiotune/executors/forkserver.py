@@ -29,6 +29,7 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from aiotune.executors.child import run_child
+from aiotune.executors.libraries import prepare_pools
 from aiotune.executors.preload import HANG_UP, ImportGuard, import_modules
 from aiotune.executors.wire import Frame, encode_frame
 
@@ -66,6 +67,7 @@ def main(config: Mapping[str, Any]) -> NoReturn:
     caller = _open_caller(config["caller"])
     with ImportGuard(control, caller):
         refusal = import_modules(config["preload"])
+    prepare_pools()
     gc.collect()
     gc.freeze()  # the collector would else touch, and so copy, the shared pages in every child
     server = _ForkServer(control, caller, refusal)

@@ -89,8 +89,11 @@ class EpochRecorder:
             self._run.report(step, **numbers)
 
     def record_end(self, model: Any) -> None:
-        """Save a model that was trained without reporting a single epoch: its last weights are all there is."""
-        if self.last_step is None:
+        """Save a model that was trained without reporting a single epoch: its last weights are all there is.
+
+        One that a `fit` of the user's own did not even build has none.
+        """
+        if self.last_step is None and model.built:
             self._checkpoint.offer(model, 0, {})
 
     def _step(self, epoch: int) -> int:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Literal, assert_never
 
 from aiotune.clock import Clock
+from aiotune.conclusion import LOG_MARK
 from aiotune.events import (
     EndReason,
     Event,
@@ -38,7 +39,7 @@ Unit = Literal["epoch", "step"]
 _LONGEST_VALUE = 20  # characters of one value
 _LINE_VALUES = 160  # characters of hyperparameters in a line, in a row of the table
 _ROW_VALUES = 60
-_LOG_MARK = "Its log: "  # begins the last line of a failure's message
+
 _ORACLE_PREFIX = "tuner/"  # how the oracle marks its own values
 
 
@@ -314,8 +315,8 @@ def _seconds_text(trial: Trial) -> str:
 def _reason_parts(message: str) -> Iterator[str]:
     """Yield the line of a message that names the error, a traceback's last one, and where the log is."""
     lines = message.strip().splitlines()
-    logs = [line.removeprefix(_LOG_MARK) for line in lines if line.startswith(_LOG_MARK)]
-    texts = [line.strip() for line in lines if line.strip() and not line.startswith(_LOG_MARK)]
+    logs = [line.removeprefix(LOG_MARK) for line in lines if line.startswith(LOG_MARK)]
+    texts = [line.strip() for line in lines if line.strip() and not line.startswith(LOG_MARK)]
     yield texts[-1] if texts else ""
     yield f"log: {logs[-1]}" if logs else ""
 

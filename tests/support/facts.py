@@ -19,7 +19,7 @@ from aiotune.events import (
     TrialPromoted,
 )
 from aiotune.space import Boolean, Choice, Fixed, Float, HyperParameter, Int
-from aiotune.trial import Budget, FailureKind, RunState, TrialState
+from aiotune.trial import Budget, FailureKind, RunState, StopCause, TrialState
 
 UNITS = Int("units", 32, 128, step=32)
 RATE = Float("rate", 1e-4, 1e-1, sampling="log")
@@ -99,7 +99,7 @@ def every_kind() -> list[Event]:
         started(),
         TrialMet(3.5, "0000", SPACE[:2], {"units": 32, "rate": 0.01}, is_complete=True),
         reported(),
-        StopRequested(5.0, "0000", 0, "worse than the median"),
+        StopRequested(5.0, "0000", 0, StopCause.RULE),
         run_ended(state=RunState.STOPPED),
         TrialPaused(8.5, "0000", score=0.25, best_step=1),
         TrialPromoted(8.6, "0000", Budget(9, initial_epoch=3)),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -69,8 +69,10 @@ class SearchOfFakes:
             self.history.apply(opened)
         return await self.scheduler.run()
 
-    def again(self, oracle: Oracle, **changes: object) -> SearchOfFakes:
-        """Return the search that a new process would open on the same facts."""
+    def again(
+        self, oracle: Oracle, facts: Sequence[Event] | None = None, **changes: object
+    ) -> SearchOfFakes:
+        """Return the search that a new process would open on the same facts, or on `facts`."""
         given: dict[str, object] = {
             "executor": self.executor,
             "root": self.root,
@@ -79,4 +81,16 @@ class SearchOfFakes:
             "limits": self.limits,
         }
         given |= changes
-        return SearchOfFakes(oracle=oracle, earlier=list(self.store.facts), **given)  # type: ignore[arg-type]
+        return SearchOfFakes(
+            oracle=oracle, earlier=self.store.facts if facts is None else facts, **given
+        )  # type: ignore[arg-type]
+
+    async def resumed_at_every_cut(
+        self, oracle: Callable[[], Oracle], **changes: object
+    ) -> AsyncIterator[tuple[int, History]]:
+        """Cut the log after each fact in turn and resume there; yield the cut and the history at the end."""
+        facts = self.store.facts
+        for cut in range(1, len(facts)):
+            resumed = self.again(oracle(), facts=facts[:cut], **changes)
+            await resumed.run()
+            yield cut, resumed.history
