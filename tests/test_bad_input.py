@@ -102,9 +102,14 @@ def test_contradictory_resources_are_refused() -> None:
 async def test_resources_that_no_device_has_are_refused_before_the_first_trial(
     tmp_path: Path,
 ) -> None:
-    tuner = make(tuned.Parabola, tmp_path, resources=Resources(gpus=1))
+    tuner = make(tuned.Parabola, tmp_path, gpus="auto", resources=Resources(gpus=64))
     assert "gpus=" in await refusal(aiotune.errors.DeviceError, tuner)
     assert tuner.trials == ()
+
+
+async def test_several_trials_at_once_in_the_callers_thread_are_refused(tmp_path: Path) -> None:
+    tuner = make(tuned.Parabola, tmp_path, executor="inline", max_concurrent_trials=2)
+    assert "has no effect" in await refusal(FatalValueError, tuner)
 
 
 async def test_an_async_trial_cannot_go_to_a_process(tmp_path: Path) -> None:

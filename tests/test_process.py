@@ -389,6 +389,16 @@ async def test_devices_are_those_of_the_lease(tmp_path: Path) -> None:
     assert text == repr(["-1", os.environ.get("OMP_NUM_THREADS"), sorted(os.sched_getaffinity(0))])
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="a scheduling policy of Linux")
+async def test_run_is_batch_work(tmp_path: Path) -> None:
+    def program(run: RunContext) -> Finished:
+        (run.directory / "result").write_text(str(os.sched_getscheduler(0)))
+        return Finished()
+
+    assert await report_of(tmp_path, program) == str(os.SCHED_BATCH)
+    assert os.sched_getscheduler(0) == os.SCHED_OTHER  # the caller's own is as it was
+
+
 async def test_random_numbers_belong_to_the_run(tmp_path: Path) -> None:
     def program(run: RunContext) -> Finished:
         import random

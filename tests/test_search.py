@@ -396,7 +396,10 @@ async def test_an_async_trial_is_cancelled_with_the_search(tmp_path: Path) -> No
 
 
 async def test_inline_runs_a_plain_trial_here(tmp_path: Path) -> None:
-    result = await make(tuned.Parabola, tmp_path, max_trials=2, executor="inline").search()
+    tuner = make(
+        tuned.Parabola, tmp_path, max_trials=2, executor="inline", max_concurrent_trials=None
+    )
+    result = await tuner.search()
     assert {trial.metrics["pid"] for trial in result.trials} == {os.getpid()}
 
 

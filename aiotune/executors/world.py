@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from collections.abc import Mapping
@@ -12,7 +13,7 @@ from aiotune.errors import ExecutorError
 from aiotune.executors.base import Assignment
 from aiotune.executors.wire import Frame
 
-__all__ = ["World", "device_variables", "pin_to_cores", "thread_variables"]
+__all__ = ["World", "device_variables", "pin_to_cores", "run_as_batch", "thread_variables"]
 
 _THREAD_VARIABLES = (
     "OMP_NUM_THREADS",
@@ -67,6 +68,7 @@ class World:
         os.environ.update(device_variables(assignment.gpus, self.environment))
         os.environ.update(thread_variables(threads, self.environment))
         pin_to_cores(assignment.cores)
+        run_as_batch()
 
 
 def device_variables(gpus: tuple[str, ...], environment: Mapping[str, str]) -> dict[str, str]:
@@ -96,3 +98,16 @@ def pin_to_cores(cores: tuple[int, ...]) -> None:
     allowed = os.sched_getaffinity(0) & set(cores)
     if allowed:
         os.sched_setaffinity(0, allowed)
+
+
+def run_as_batch() -> None:
+    """Make this process batch work for the scheduler: its threads push nobody aside when they wake up.
+
+    So the caller's event loop comes first. And a run on a single core is up to a tenth faster: TensorFlow's
+    data pipeline notifies a thread just before it sets the flag that the thread then looks at; one that
+    runs at once misses it and sleeps on, some 60 ms for each pass over the data. Linux only; a policy that
+    the user chose stays.
+    """
+    if sys.platform == "linux" and os.sched_getscheduler(0) == os.SCHED_OTHER:
+        with contextlib.suppress(OSError):  # a sandbox may forbid it
+            os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
