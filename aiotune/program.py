@@ -3,23 +3,57 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from aiotune.executors.base import Finished
 from aiotune.executors.context import RunContext
+from aiotune.hypermodel import HyperModel
 from aiotune.objective import Objective
 from aiotune.outcome import outcome_of
+from aiotune.trial import Trial
 
-if TYPE_CHECKING:
-    from aiotune.tuner import Tuner
+__all__ = ["AsyncTunerProgram", "Tunable", "TunerProgram", "modules_to_preload"]
 
-__all__ = ["AsyncTunerProgram", "TunerProgram", "modules_to_preload"]
+
+class Tunable(Protocol):
+    """What a search, and a run of it, need of a tuner."""
+
+    hypermodel: HyperModel | None
+    executions_per_trial: int
+
+    @property
+    def objective(self) -> Objective: ...
+
+    @property
+    def project_dir(self) -> str: ...
+
+    @property
+    def has_discovery(self) -> bool: ...
+
+    @property
+    def has_async_trials(self) -> bool: ...
+
+    def for_child(self) -> Tunable: ...
+
+    def declare(self, run: RunContext) -> None: ...
+
+    def run_trial(self, trial: RunContext, *args: Any, **kwargs: Any) -> Any: ...
+
+    def on_search_begin(self) -> Any: ...
+
+    def on_search_end(self) -> Any: ...
+
+    def on_trial_begin(self, trial: Trial) -> Any: ...
+
+    def on_trial_end(self, trial: Trial) -> Any: ...
+
+    def pre_create_trial(self) -> Any: ...
 
 
 class TunerProgram:
     """A tuner's `run_trial` with the arguments of `search()`. It travels to the children."""
 
-    def __init__(self, tuner: Tuner, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+    def __init__(self, tuner: Tunable, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         self._tuner = tuner
         self._args = args
         self._kwargs = dict(kwargs)
@@ -48,7 +82,7 @@ def finished(result: object, run: RunContext, objective: Objective) -> Finished:
     return Finished(outcome.metrics, outcome.best_step)
 
 
-def modules_to_preload(tuner: Tuner, frameworks: Iterable[str]) -> tuple[str, ...]:
+def modules_to_preload(tuner: Tunable, frameworks: Iterable[str]) -> tuple[str, ...]:
     """Return what the fork server should import: our own child's side, and the frameworks of the program.
 
     `frameworks` are those that the pickled program refers to. A hypermodel needs Keras, which imports its

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from functools import partial
 from types import MappingProxyType, TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import anyio
 
@@ -26,8 +26,9 @@ from aiotune.executors.payload import Payload
 from aiotune.executors.process import ProcessExecutor
 from aiotune.history import History
 from aiotune.observers.progress import make_progress
+from aiotune.oracles.base import Oracle
 from aiotune.plan import Hooks, Plan
-from aiotune.program import AsyncTunerProgram, TunerProgram, modules_to_preload
+from aiotune.program import AsyncTunerProgram, Tunable, TunerProgram, modules_to_preload
 from aiotune.project import Project
 from aiotune.recorder import Observer, Recorder
 from aiotune.resources import Resources
@@ -39,9 +40,6 @@ from aiotune.space import Space
 from aiotune.store.lock import hold_lock
 from aiotune.store.sqlite import open_store
 from aiotune.version import __version__
-
-if TYPE_CHECKING:
-    from aiotune.tuner import Tuner
 
 __all__ = ["Search", "discover_space"]
 
@@ -55,7 +53,7 @@ class Search:
 
     def __init__(
         self,
-        tuner: Tuner,
+        tuner: Tunable,
         project: Project,
         args: tuple[Any, ...],
         kwargs: Mapping[str, Any],
@@ -166,7 +164,7 @@ class Search:
                 open_store(project.layout.store, durability=settings.durability)
             )
             history = await anyio.to_thread.run_sync(History, await store.load())
-            check_objective(history, self._tuner)
+            check_objective(history, self._tuner, oracle)
             pool = await open_pool(gpus=self._gpus(), max_concurrent=self._most_runs())
             check_resources(pool, settings.resources)
             project.hold(history)
@@ -312,7 +310,7 @@ class Search:
 
 async def open_process_executor(
     stack: AsyncExitStack,
-    tuner: Tuner,
+    tuner: Tunable,
     project: Project,
     args: tuple[Any, ...] = (),
     kwargs: Mapping[str, Any] = MappingProxyType({}),
@@ -342,7 +340,7 @@ async def open_process_executor(
     return await stack.enter_async_context(executor)
 
 
-async def discover_space(tuner: Tuner, project: Project) -> Space:
+async def discover_space(tuner: Tunable, project: Project) -> Space:
     """Return the space that the program declares, from one run in a child on the processor."""
     async with AsyncExitStack() as stack:
         executor = await open_process_executor(stack, tuner, project)
@@ -374,7 +372,7 @@ async def called(hook: Callable[..., Any], *args: object) -> None:
         await result
 
 
-def check_objective(history: History, tuner: Tuner) -> None:
+def check_objective(history: History, tuner: Tunable, oracle: Oracle) -> None:
     """Raise StoreMismatch if the project was searched for another objective, or in other given ranges."""
     opened = history.opened
     if opened is None:
@@ -386,7 +384,7 @@ def check_objective(history: History, tuner: Tuner) -> None:
             f"  stored:   {dict(opened.objective)}\n  declared: {declared}\n"
             "Choose another project_name, pass overwrite=True to begin anew, or restore the objective."
         )
-    conflicts = history.space.conflicts(Space(tuner.oracle.hyperparameters.space))
+    conflicts = history.space.conflicts(Space(oracle.hyperparameters.space))
     if conflicts:
         lines = "\n  ".join(conflicts)
         raise StoreMismatch(

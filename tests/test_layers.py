@@ -56,7 +56,6 @@ class Import:
 
     module: str
     is_ours: bool
-    is_for_types: bool  # under `if TYPE_CHECKING`: it never runs
 
 
 @cache
@@ -71,8 +70,7 @@ def modules() -> dict[str, ast.Module]:
 
 
 def imports_of(tree: ast.Module) -> Iterator[Import]:
-    """Yield each import in the module, wherever it stands."""
-    typed = {id(node) for block in _type_blocks(tree) for node in ast.walk(block)}
+    """Yield each import in the module, wherever it stands: in a function, or for type checkers alone."""
     for node in ast.walk(tree):
         match node:
             case ast.Import(names=names):
@@ -86,19 +84,13 @@ def imports_of(tree: ast.Module) -> Iterator[Import]:
         for target in targets:
             head, _, rest = target.partition(".")
             is_ours = head == "aiotune"
-            yield Import(rest if is_ours else head, is_ours, id(node) in typed)
+            yield Import(rest if is_ours else head, is_ours)
 
 
 def _target(module: str, name: str) -> str:
     """Return what `from module import name` loads: the submodule `name`, or `module`."""
     full = f"{module}.{name}"
     return full if full.removeprefix("aiotune.") in modules() else module
-
-
-def _type_blocks(tree: ast.Module) -> Iterator[ast.If]:
-    for node in ast.walk(tree):
-        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
-            yield node
 
 
 def unit(module: str) -> str:
@@ -127,7 +119,6 @@ def test_a_module_imports_from_lower_layers_only(name: str) -> None:
         each.module
         for each in imports_of(modules()[name])
         if each.is_ours
-        and not each.is_for_types
         and unit(each.module) not in ("", unit(name))
         and ORDER.index(unit(each.module)) > place
     }
@@ -136,7 +127,7 @@ def test_a_module_imports_from_lower_layers_only(name: str) -> None:
 
 def test_no_import_goes_in_a_circle() -> None:
     graph = {
-        name: {each.module for each in imports_of(tree) if each.is_ours and not each.is_for_types}
+        name: {each.module for each in imports_of(tree) if each.is_ours}
         for name, tree in modules().items()
     }
     try:
@@ -260,9 +251,9 @@ def test_the_rules_see_what_they_forbid() -> None:
         "    import keras.layers\n"
     )
     assert set(imports_of(tree)) == {
-        Import("store.base", True, False),
-        Import("tuner", True, False),
-        Import("trial", True, False),
-        Import("keras", False, True),
+        Import("store.base", True),
+        Import("tuner", True),
+        Import("trial", True),
+        Import("keras", False),
     }
     assert set(_private_uses(tree)) == {"_hidden", "_secret"}
