@@ -6,23 +6,49 @@ from collections.abc import Collection
 from contextlib import aclosing
 from dataclasses import dataclass
 
+import anyio
+
 from aiotune import errors
-from aiotune.devices.pool import Lease
+from aiotune.devices.pool import DevicePool, Lease
 from aiotune.errors import ExecutorError, FatalError, FatalRuntimeError, StoreMismatch
-from aiotune.executors.base import Assignment, Execution, Failed, Finished, Met
+from aiotune.executors.base import Assignment, Execution, Executor, Failed, Finished, Met
 from aiotune.history import History
 from aiotune.layout import Layout
 from aiotune.oracles.base import Oracle
+from aiotune.resources import Resources
 from aiotune.space import HyperParameter, Space
 
-__all__ = ["check_range", "discovery_assignment", "fatal_error", "meet_space"]
+__all__ = ["Discovered", "check_range", "discover", "fatal_error"]
 
 DISCOVERY = "discovery"  # the trial id of the run that is no trial; also names its directory
 
 
-def discovery_assignment(oracle: Oracle, layout: Layout, lease: Lease) -> Assignment:
-    """Return the assignment of a run that only meets names. It knows just what the user declared beforehand,
-    so that a range that differs from the stored one shows."""
+@dataclass(frozen=True, slots=True)
+class Discovered:
+    """What a program declares. `redeclared` are names that it declares with more than one range."""
+
+    space: tuple[HyperParameter, ...]
+    redeclared: frozenset[str]
+
+
+async def discover(
+    oracle: Oracle, layout: Layout, pool: DevicePool, executor: Executor, cpus: int | None = None
+) -> Discovered:
+    """Run the program once on a lease of the processor, without training, and return what it declares.
+
+    Raises the error that the program raised.
+    """
+    await anyio.Path(layout.trial(DISCOVERY)).mkdir(parents=True, exist_ok=True)
+    async with pool.lease(Resources(gpus=0, cpus=cpus)) as lease:
+        execution = await executor.start(_assignment(oracle, layout, lease))
+        return await _meet(execution, str(layout.run_log(DISCOVERY, 0)))
+
+
+def _assignment(oracle: Oracle, layout: Layout, lease: Lease) -> Assignment:
+    """Return the assignment of a run that only meets names.
+
+    It knows just what the user declared beforehand, so that a range that differs from the stored one shows.
+    """
     return Assignment(
         trial_id=DISCOVERY,
         number=-1,
@@ -43,15 +69,7 @@ def discovery_assignment(oracle: Oracle, layout: Layout, lease: Lease) -> Assign
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Discovered:
-    """What a program declares. `redeclared` are names that it declares with more than one range."""
-
-    space: tuple[HyperParameter, ...]
-    redeclared: frozenset[str]
-
-
-async def meet_space(execution: Execution, log: str) -> Discovered:
+async def _meet(execution: Execution, log: str) -> Discovered:
     """Return every name that the program declared. Raises the error that the program raised."""
     space = Space()
     redeclared: frozenset[str] = frozenset()

@@ -18,13 +18,7 @@ from anyio.abc import TaskGroup
 
 from aiotune.clock import Clock
 from aiotune.devices.pool import DevicePool, Lease
-from aiotune.discovery import (
-    DISCOVERY,
-    Discovered,
-    check_range,
-    discovery_assignment,
-    meet_space,
-)
+from aiotune.discovery import check_range, discover
 from aiotune.end_rules import Ending, EndRules
 from aiotune.errors import FatalRuntimeError, StoreError
 from aiotune.events import (
@@ -230,7 +224,9 @@ class Scheduler:
         with self._discovery:
             if longest is not None:
                 tasks.start_soon(self._end_discovery_after, longest)
-            found = await self._meet_space()
+            resources, layout = self._plan.resources, self._plan.layout
+            cpus = None if callable(resources) else resources.cpus
+            found = await discover(self._oracle, layout, self._pool, self._executor, cpus)
             check_range(self._history, self._oracle, found.space, found.redeclared)
             added = tuple(each for each in found.space if each not in self._history.space)
             redeclared = found.redeclared - self._history.redeclared
@@ -242,15 +238,6 @@ class Scheduler:
                 f"building the model once, to meet its hyperparameters, took longer than "
                 f"trial_timeout={longest:g} s"
             )
-
-    async def _meet_space(self) -> Discovered:
-        layout = self._plan.layout
-        await anyio.Path(layout.trial(DISCOVERY)).mkdir(parents=True, exist_ok=True)
-        cpus = None if callable(self._plan.resources) else self._plan.resources.cpus
-        async with self._pool.lease(Resources(gpus=0, cpus=cpus)) as lease:
-            assignment = discovery_assignment(self._oracle, layout, lease)
-            execution = await self._executor.start(assignment)
-            return await meet_space(execution, str(layout.run_log(DISCOVERY, 0)))
 
     async def _end_discovery_after(self, seconds: float) -> None:
         await self._clock.sleep(seconds)

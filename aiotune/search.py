@@ -16,7 +16,7 @@ import anyio
 from aiotune.clock import Clock, SystemClock
 from aiotune.devices.opening import open_pool
 from aiotune.devices.pool import DevicePool
-from aiotune.discovery import DISCOVERY, discovery_assignment, meet_space
+from aiotune.discovery import discover
 from aiotune.errors import FatalRuntimeError, FatalValueError, StoreMismatch
 from aiotune.event_log import EventLog, EventStream
 from aiotune.events import Event, SearchOpened, SpaceGrew
@@ -345,11 +345,7 @@ async def discover_space(tuner: Tunable, project: Project) -> Space:
     async with AsyncExitStack() as stack:
         executor = await open_process_executor(stack, tuner, project)
         pool = await open_pool(gpus=0, max_concurrent=1)
-        lease = await stack.enter_async_context(pool.lease(Resources(gpus=0)))
-        assignment = discovery_assignment(project.oracle, project.layout, lease)
-        await anyio.Path(assignment.trial_directory).mkdir(parents=True, exist_ok=True)
-        execution = await executor.start(assignment)
-        found = await meet_space(execution, str(project.layout.run_log(DISCOVERY, 0)))
+        found = await discover(project.oracle, project.layout, pool, executor)
         return Space(found.space)
 
 
