@@ -105,7 +105,7 @@ def run_as_batch() -> None:
 
     So the caller's event loop comes first. And a run on a single core is up to a tenth faster: TensorFlow's
     data pipeline notifies a thread just before it sets the flag that the thread then looks at; one that
-    runs at once misses it and sleeps on, some 60 ms for each pass over the data. Linux only; a policy that
+    runs at once misses it and sleeps on, tens of milliseconds for a pass over the data. Linux only; a policy that
     the user chose stays.
     """
     if sys.platform == "linux" and os.sched_getscheduler(0) == os.SCHED_OTHER:
