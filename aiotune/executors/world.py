@@ -104,8 +104,8 @@ def run_as_batch() -> None:
     """Make this process batch work for the scheduler: its threads push nobody aside when they wake up.
 
     So the caller's event loop comes first. And a run on a single core is 7 to 10 % faster, as measured: at the
-    end of a pass over the data TensorFlow tells a thread to end, and one that wakes up too soon sleeps on for tens
-    of milliseconds before it looks again. Linux only; a policy that the user chose stays.
+    end of a pass over the data TensorFlow tells a thread to end, and one that wakes up too soon sleeps on
+    for tens of milliseconds before it looks again. Linux only; a policy that the user chose stays.
     """
     if sys.platform == "linux" and os.sched_getscheduler(0) == os.SCHED_OTHER:
         with contextlib.suppress(OSError):  # a sandbox may forbid it
