@@ -58,7 +58,10 @@ class StuckStream(io.StringIO):
 class BrokenStream(io.StringIO):
     """A pipe whose reader is gone."""
 
+    attempts = 0
+
     def write(self, text: str) -> int:
+        self.attempts += 1
         raise BrokenPipeError
 
 
@@ -147,10 +150,12 @@ def test_a_stream_that_is_stuck_holds_nothing_up() -> None:
 
 
 def test_a_stream_that_is_gone_harms_nobody() -> None:
-    progress = Progress(OBJECTIVE, 4, stream=BrokenStream())
+    stream = BrokenStream()
+    progress = Progress(OBJECTIVE, 4, stream=stream)
     show(progress, facts.opened(), *facts.whole_trial(), END)
     progress.close()
     progress.close()
+    assert stream.attempts > 0  # it was met, and nothing was raised
 
 
 def test_a_character_that_the_stream_lacks_is_replaced() -> None:

@@ -447,7 +447,7 @@ def test_file_without_read_permission_is_named(public_directory: Path) -> None:
     assert run_program(AS_NOBODY, path).splitlines() == ["StoreUnreadable", "StoreUnwritable True"]
 
 
-def is_refused(path: Path, message: str) -> None:
+def check_refused(path: Path, message: str) -> None:
     before = path.read_bytes()
     with pytest.raises(StoreUnreadable, match=message) as caught:
         read_facts(path)
@@ -461,29 +461,29 @@ def is_refused(path: Path, message: str) -> None:
 
 def test_file_that_is_no_database_is_refused(path: Path) -> None:
     path.write_text("a text that is longer than the header of a database " * 20)
-    is_refused(path, "is no database: choose another project_name")
+    check_refused(path, "is no database: choose another project_name")
 
 
 def test_another_programs_database_is_refused(path: Path) -> None:
     execute(path, "CREATE TABLE theirs (x)")
-    is_refused(path, "another program's database")
+    check_refused(path, "another program's database")
 
 
 def test_another_programs_marked_database_is_refused(path: Path) -> None:
     execute(path, "PRAGMA application_id = 77")
-    is_refused(path, "another program's database")
+    check_refused(path, "another program's database")
 
 
 def test_newer_schema_is_refused(path: Path) -> None:
     write(path, opened())
     execute(path, f"PRAGMA user_version = {len(MIGRATIONS) + 1}")
-    is_refused(path, "newer aiotune.*upgrade.*project_name.*overwrite=True")
+    check_refused(path, "newer aiotune.*upgrade.*project_name.*overwrite=True")
 
 
 def test_damaged_database_is_refused(path: Path) -> None:
     write(path, *chain.from_iterable(whole_trial(number) for number in range(50)))
     damage_all_but_the_first_page(path)
-    is_refused(path, "damaged.*overwrite=True")
+    check_refused(path, "damaged.*overwrite=True")
 
 
 async def test_missing_fact_is_damage(path: Path) -> None:
