@@ -37,7 +37,7 @@ $(VENV)/.demo-installed: pyproject.toml | $(BIN)/python
 	@touch $@
 
 $(VENV)/.test-installed: pyproject.toml | $(BIN)/python
-	@echo "installing aiotune with TensorFlow, scikit-learn and the test tools: some minutes, once"
+	@echo "installing aiotune with TensorFlow, JAX, PyTorch and the test tools: some minutes, once"
 	$(PIP) -e '.[tensorflow,sklearn,test]'
 	@touch $@
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from aiotune.version import __version__
 
 if TYPE_CHECKING:
+    from aiotune import applications as applications
     from aiotune import errors as errors
     from aiotune import events as events
     from aiotune import oracles as oracles
@@ -22,8 +23,10 @@ if TYPE_CHECKING:
     from aiotune.events import EndReason as EndReason
     from aiotune.hypermodel import HyperModel as HyperModel
     from aiotune.hyperparameters import HyperParameters as HyperParameters
+    from aiotune.lazy import Lazy as Lazy
     from aiotune.objective import Objective as Objective
     from aiotune.oracles.base import Oracle as Oracle
+    from aiotune.oracles.base import synchronized as synchronized
     from aiotune.resources import Limits as Limits
     from aiotune.resources import Resources as Resources
     from aiotune.results import SearchResult as SearchResult
@@ -31,12 +34,20 @@ if TYPE_CHECKING:
     from aiotune.settings import Settings as Settings
     from aiotune.trial import Trial as Trial
     from aiotune.tuner import Tuner as Tuner
+    from aiotune.tuners import BayesianOptimization as BayesianOptimization
+    from aiotune.tuners import GridSearch as GridSearch
+    from aiotune.tuners import Hyperband as Hyperband
     from aiotune.tuners import RandomSearch as RandomSearch
+    from aiotune.tuners import SklearnTuner as SklearnTuner
 
 _HOMES = {
+    "BayesianOptimization": "aiotune.tuners",
     "EndReason": "aiotune.events",
+    "GridSearch": "aiotune.tuners",
+    "Hyperband": "aiotune.tuners",
     "HyperModel": "aiotune.hypermodel",
     "HyperParameters": "aiotune.hyperparameters",
+    "Lazy": "aiotune.lazy",
     "Limits": "aiotune.resources",
     "Objective": "aiotune.objective",
     "Oracle": "aiotune.oracles.base",
@@ -45,10 +56,12 @@ _HOMES = {
     "Search": "aiotune.search",
     "SearchResult": "aiotune.results",
     "Settings": "aiotune.settings",
+    "SklearnTuner": "aiotune.tuners",
     "Trial": "aiotune.trial",
     "Tuner": "aiotune.tuner",
+    "synchronized": "aiotune.oracles.base",
 }
-_MODULES = ("errors", "events", "oracles", "tuners")
+_MODULES = ("applications", "errors", "events", "oracles", "tuners")
 
 __all__ = [  # noqa: PLE0604
     "__version__",
@@ -64,7 +77,9 @@ def __getattr__(name: str) -> Any:
         value = getattr(importlib.import_module(_HOMES[name]), name)
         globals()[name] = value
         return value
-    raise AttributeError(f"module 'aiotune' has no attribute {name!r}")
+    from aiotune.absent import explanation
+
+    raise AttributeError(explanation(name) or f"module 'aiotune' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

@@ -41,7 +41,8 @@ async def discover(
     await anyio.Path(layout.trial(DISCOVERY)).mkdir(parents=True, exist_ok=True)
     async with pool.lease(Resources(gpus=0, cpus=cpus)) as lease:
         execution = await executor.start(_assignment(oracle, layout, lease))
-        return await _meet(execution, str(layout.run_log(DISCOVERY, 0)))
+        log = str(layout.run_log(DISCOVERY, 0)) if executor.writes_logs else None
+        return await _meet(execution, log)
 
 
 def _assignment(oracle: Oracle, layout: Layout, lease: Lease) -> Assignment:
@@ -69,7 +70,7 @@ def _assignment(oracle: Oracle, layout: Layout, lease: Lease) -> Assignment:
     )
 
 
-async def _meet(execution: Execution, log: str) -> Discovered:
+async def _meet(execution: Execution, log: str | None) -> Discovered:
     """Return every name that the program declared. Raises the error that the program raised."""
     space = Space()
     redeclared: frozenset[str] = frozenset()
@@ -88,13 +89,14 @@ async def _meet(execution: Execution, log: str) -> Discovered:
     raise ExecutorError(f"the run that builds the model once ended without a word; its log: {log}")
 
 
-def fatal_error(failed: Failed, log: str) -> FatalError:
+def fatal_error(failed: Failed, log: str | None) -> FatalError:
     """Return the error that a failed run stands for, of its own type where that is one of ours."""
     name, _, text = failed.message.partition(":")
     kind = getattr(errors, name.rsplit(".", 1)[-1], None)
+    where = "" if log is None else f"\nIts log: {log}"
     if isinstance(kind, type) and issubclass(kind, FatalError):
-        return kind(f"{text.strip()}\nIts log: {log}")
-    return FatalRuntimeError(f"{failed.text}\nIts log: {log}")
+        return kind(f"{text.strip()}{where}")
+    return FatalRuntimeError(f"{failed.text}{where}")
 
 
 def check_range(

@@ -8,7 +8,7 @@ from itertools import islice
 
 from aiotune.conclusion import LOG_MARK
 from aiotune.errors import SearchFailed
-from aiotune.events import EndReason, Event, Reported, TrialEnded
+from aiotune.events import EndReason, Event, Reported, TrialEnded, TrialPaused
 from aiotune.history import History
 from aiotune.objective import Objective
 from aiotune.resources import Limits
@@ -42,7 +42,7 @@ class EndRules:
         self._epochs = sum(len(run.observations) for t in history.trials.values() for run in t.runs)
         self._best: float | None = None
         self._without_gain = 0  # trials in a row that ended without a better score
-        self._ended_here = 0  # trials that ended in this session
+        self._ended_here = 0  # trials that ended in this session, since the last one paused
         for trial in history.ended_trials():
             self._learn(trial)
 
@@ -64,6 +64,9 @@ class EndRules:
                     or self._patience_spent()
                     or self._target_reached(fact.score)
                 )
+            case TrialPaused():
+                self._ended_here = 0  # a success: the failures before it are none in a row
+                return None
             case _:
                 return None
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from enum import StrEnum
 from typing import Any, get_args
 
@@ -40,7 +40,7 @@ class EndReason(StrEnum):
     """Why a search ended."""
 
     MAX_TRIALS = "max_trials"  # as many trials as asked for
-    EXHAUSTED = "exhausted"  # the oracle has nothing more to propose; the space is finite
+    EXHAUSTED = "exhausted"  # the oracle has nothing more to propose
     TIME = "max_time"
     EPOCHS = "max_epochs"
     TARGET = "target"  # the score that was asked for is reached
@@ -58,6 +58,7 @@ class SearchOpened:
     seed: int
     oracle: str
     version: str
+    folds: int | None = None  # that the data are split into; None: not known
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,7 +217,7 @@ def _encode(value: Any) -> Any:
         case HyperParameter():
             return serialize(value)
         case Budget():
-            return {"epochs": value.epochs, "initial_epoch": value.initial_epoch}
+            return asdict(value)
         case StrEnum():
             return value.value
         case tuple() | list():

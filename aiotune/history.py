@@ -26,6 +26,7 @@ from aiotune.events import (
     TrialPaused,
     TrialPromoted,
 )
+from aiotune.objective import Objective
 from aiotune.space import Space
 from aiotune.trial import Observation, Run, Trial, TrialState
 
@@ -45,6 +46,7 @@ class History:
         self._open: dict[str, None] = {}  # an ordered set
         self._duplicates = 0
         self._observations: dict[tuple[str, int], list[Observation]] = {}
+        self._objective: Objective | None = None
         self.space = Space()
         self.redeclared: frozenset[str] = frozenset()
         self.opened: SearchOpened | None = None
@@ -113,6 +115,7 @@ class History:
         match fact:
             case SearchOpened():
                 self.opened, self.ended = fact, None
+                self._objective = Objective.from_config(fact.objective) if fact.objective else None
             case SpaceGrew():
                 self.space = self.space.grow(fact.added)
                 self.redeclared |= set(fact.redeclared)
@@ -153,6 +156,7 @@ class History:
             created_at=fact.at,
             budget=fact.budget,
             parent=fact.parent,
+            objective=self._objective,
         )
         self._order.append(fact.trial_id)
         self._open[fact.trial_id] = None
@@ -191,7 +195,7 @@ class History:
             fact.status,
             score=fact.score,
             best_step=fact.best_step,
-            metrics=fact.metrics or {},
+            final_metrics=fact.metrics or {},
             failure=fact.failure,
             message=fact.message,
             ended_at=fact.at,

@@ -16,13 +16,19 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from aiotune.errors import FatalTypeError
 from aiotune.hyperparameters import HyperParameters
 
-__all__ = ["DefaultHyperModel", "HyperModel", "as_hypermodel", "defines_fit"]
+__all__ = [
+    "DefaultHyperModel",
+    "HyperModel",
+    "as_hypermodel",
+    "defines_fit",
+    "require_fit_takes",
+]
 
 
 def _respecting_tunable(build: Callable[..., Any]) -> Callable[..., Any]:
@@ -122,6 +128,25 @@ def as_hypermodel(hypermodel: object) -> HyperModel | None:
 def defines_fit(hypermodel: HyperModel) -> bool:
     """Return whether it trains in its own way: then names may be met in `fit`, too."""
     return "fit" in vars(hypermodel) or type(hypermodel).fit is not HyperModel.fit
+
+
+def require_fit_takes(
+    hypermodel: HyperModel | None,
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    call: str = "search()",
+) -> None:
+    """Raise FatalTypeError for arguments of the call that a `fit` of the user's own does not take."""
+    if hypermodel is None or not defines_fit(hypermodel):
+        return
+    signature = inspect.signature(hypermodel.fit)
+    try:
+        signature.bind(None, None, *args, **{"callbacks": [], **kwargs})
+    except TypeError as error:
+        raise FatalTypeError(
+            f"{call} passes its arguments, and `callbacks`, to {type(hypermodel).__name__}.fit{signature}: "
+            f"{error}"
+        ) from error
 
 
 def _is_keras_model(value: object) -> bool:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 from aiotune.executors.base import Finished
 from aiotune.executors.context import RunContext
 from aiotune.hypermodel import HyperModel
+from aiotune.lazy import resolved
 from aiotune.objective import Objective
 from aiotune.outcome import outcome_of
 from aiotune.trial import Trial
 
-__all__ = ["AsyncTunerProgram", "Tunable", "TunerProgram", "modules_to_preload"]
+__all__ = ["AsyncTunerProgram", "Tunable", "TunerProgram"]
 
 
 class Tunable(Protocol):
@@ -20,6 +22,7 @@ class Tunable(Protocol):
 
     hypermodel: HyperModel | None
     executions_per_trial: int
+    model_framework: str  # what makes and trains the models
 
     @property
     def objective(self) -> Objective: ...
@@ -31,11 +34,20 @@ class Tunable(Protocol):
     def has_discovery(self) -> bool: ...
 
     @property
+    def trains_by_itself(self) -> bool: ...
+
+    @property
     def has_async_trials(self) -> bool: ...
 
     def for_child(self) -> Tunable: ...
 
-    def declare(self, run: RunContext) -> None: ...
+    def serving(self, run: RunContext) -> AbstractContextManager[None]: ...
+
+    def declare(
+        self, run: RunContext, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] = ...
+    ) -> None: ...
+
+    def count_folds(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> int: ...
 
     def run_trial(self, trial: RunContext, *args: Any, **kwargs: Any) -> Any: ...
 
@@ -51,7 +63,10 @@ class Tunable(Protocol):
 
 
 class TunerProgram:
-    """A tuner's `run_trial` with the arguments of `search()`. It travels to the children."""
+    """A tuner's `run_trial` with the arguments of `search()`. It travels to the children.
+
+    What is Lazy among them is made for each run that trains. Discovery does without: it may be costly.
+    """
 
     def __init__(self, tuner: Tunable, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         self._tuner = tuner
@@ -59,10 +74,16 @@ class TunerProgram:
         self._kwargs = dict(kwargs)
 
     def __call__(self, run: RunContext) -> Finished:
+        with self._tuner.serving(run):
+            return self._perform(run)
+
+    def _perform(self, run: RunContext) -> Finished:
         if run.assignment.is_discovery:
-            self._tuner.declare(run)
+            if self._tuner.has_discovery:
+                self._tuner.declare(run, self._args, self._kwargs)
             return Finished()
-        result = self._tuner.run_trial(run, *self._args, **self._kwargs)
+        args, kwargs = resolved(self._args, self._kwargs)
+        result = self._tuner.run_trial(run, *args, **kwargs)
         return finished(result, run, self._tuner.objective)
 
 
@@ -80,14 +101,3 @@ def finished(result: object, run: RunContext, objective: Objective) -> Finished:
         return Finished()
     outcome = outcome_of(result, objective)
     return Finished(outcome.metrics, outcome.best_step)
-
-
-def modules_to_preload(tuner: Tunable, frameworks: Iterable[str]) -> tuple[str, ...]:
-    """Return what the fork server should import: our own child's side, and the frameworks of the program.
-
-    `frameworks` are those that the pickled program refers to. A hypermodel needs Keras, which imports its
-    backend; a plain function must not wait for a framework that it does not use.
-    """
-    if tuner.hypermodel is not None:
-        return ("aiotune.tuners", "aiotune.program", "aiotune.frameworks.keras", "keras")
-    return ("aiotune.tuners", "aiotune.program", *sorted(frameworks))

@@ -2,34 +2,17 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from aiotune.events import EndReason
 from aiotune.hyperparameters import HyperParameters
 from aiotune.objective import Objective
-from aiotune.space import HyperParameter, Space
-from aiotune.trial import Trial, TrialState
+from aiotune.ranking import best_trials
+from aiotune.space import HyperParameter, Int, Space
+from aiotune.trial import Trial, trial_text
 
-__all__ = ["SearchResult", "SearchStatus", "best_trials", "results_text", "space_text"]
-
-_SCORED = frozenset({TrialState.COMPLETED, TrialState.PRUNED})
-
-
-def best_trials(trials: Iterable[Trial], objective: Objective, count: int) -> list[Trial]:
-    """Return the `count` best trials that have a score, best first; of equal ones the older first.
-
-    Failed and unfinished trials are never among them, so that there may be fewer than `count`.
-    """
-
-    def compare(a: Trial, b: Trial) -> int:
-        assert a.score is not None
-        assert b.score is not None
-        return objective.better_than(b.score, a.score) - objective.better_than(a.score, b.score)
-
-    scored = [each for each in trials if each.state in _SCORED and each.has_score]
-    return sorted(scored, key=functools.cmp_to_key(compare))[:count]
+__all__ = ["SearchResult", "SearchStatus", "results_text", "space_text"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,17 +38,27 @@ class SearchResult:
         return self.best_trial.score if self.best_trial else None
 
     @property
+    def best_standard_error(self) -> float | None:
+        """Of the best score, where that is a mean over several runs."""
+        return self.best_trial.standard_error if self.best_trial else None
+
+    @property
     def best_hyperparameters(self) -> HyperParameters | None:
         return self.best_trial.hyperparameters if self.best_trial else None
 
     def __str__(self) -> str:
         best = self.best_trial
         found = (
-            f"best {self.objective.name} {best.score:g} in trial {best.trial_id}"
+            f"best {self.objective.name} {_score_text(best)} in trial {best.trial_id}"
             if best
             else "no score"
         )
         return f"{len(self.trials)} trials, {found}; ended by {self.reason.value}"
+
+
+def _score_text(trial: Trial) -> str:
+    error = trial.standard_error
+    return f"{trial.score:g}" if error is None else f"{trial.score:g} ± {error:.2g}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,20 +85,6 @@ def results_text(
         yield from trial_text(trial)
 
 
-def trial_text(trial: Trial) -> Iterator[str]:
-    """Yield the lines that sum up one trial."""
-    yield f"Trial {trial.trial_id} summary"
-    yield "Hyperparameters:"
-    if not trial.values:
-        yield "default configuration"
-    for name, value in trial.values.items():
-        yield f"{name}: {value}"
-    if trial.score is not None:
-        yield f"Score: {trial.score}"
-    if trial.message:
-        yield trial.message
-
-
 def space_text(space: Space) -> Iterator[str]:
     """Yield the lines of `search_space_summary`."""
     yield "Search space summary"
@@ -116,4 +95,8 @@ def space_text(space: Space) -> Iterator[str]:
 
 
 def _config(hyperparameter: HyperParameter) -> dict[str, object]:
-    return {key: value for key, value in hyperparameter.get_config().items() if key != "name"}
+    """Return the config as KerasTuner prints it: an Int whose default is its minimum shows None."""
+    config = {key: value for key, value in hyperparameter.get_config().items() if key != "name"}
+    if isinstance(hyperparameter, Int) and hyperparameter.default == hyperparameter.min_value:
+        config["default"] = None
+    return config

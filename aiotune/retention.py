@@ -12,7 +12,7 @@ from aiotune.events import Event, TrialEnded
 from aiotune.history import History
 from aiotune.layout import Layout
 from aiotune.objective import Objective
-from aiotune.results import best_trials
+from aiotune.ranking import best_trials
 
 __all__ = ["Janitor"]
 
@@ -35,8 +35,9 @@ class Janitor:
             return
         known = history.trials if self._kept is None else self._kept
         candidates = {*known, event.trial_id}
+        trials = [history.trial(each) for each in sorted(candidates)]
         best = best_trials(
-            (history.trial(each) for each in sorted(candidates)), self._objective, self._keep
+            (trial for trial in trials if trial.is_over), self._objective, self._keep
         )
         kept = {trial.trial_id for trial in best}
         over = {each for each in candidates - kept if history.trial(each).is_over}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import aclosing, suppress
 from typing import assert_never
@@ -29,18 +30,21 @@ from aiotune.executors.base import (
     Executor,
     Failed,
     Finished,
+    Measured,
     Met,
+    Noted,
     Observed,
     Started,
 )
 from aiotune.history import History
 from aiotune.oracles.base import Oracle, Verdict
 from aiotune.plan import Plan
-from aiotune.settlement import Settlement, broken_run, settle
+from aiotune.settlement import Settlement, broken_run, complete, settle
 from aiotune.trial import Observation, Run, RunState, StopCause, Trial, TrialState
 
-__all__ = ["RunKey", "Runner", "Spawn", "Task", "trial_ended"]
+__all__ = ["RunKey", "Runner", "Spawn", "Task"]
 
+_LOG = logging.getLogger("aiotune")
 _LONGEST_CLEANUP_SECONDS = 10.0
 
 RunKey = tuple[str, int]  # the trial's id, and the index of the run in it
@@ -51,6 +55,8 @@ Spawn = Callable[..., None]  # (task, *arguments): starts it beside the caller
 
 class Runner:
     """Performs runs of one search, any number at a time, each in a task of its caller.
+
+    `measure` is told the memory, in bytes, that each run holds for itself.
 
     Invariant: a run is in `active` from before its execution starts until its end is recorded and its
     trial settled.
@@ -63,6 +69,7 @@ class Runner:
         history: History,
         record: Record,
         executor: Executor,
+        measure: Callable[[int], None],
         plan: Plan,
         clock: Clock,
     ) -> None:
@@ -70,9 +77,11 @@ class Runner:
         self._history = history
         self._record = record
         self._executor = executor
+        self._measure = measure
         self._plan = plan
         self._clock = clock
         self._executions: dict[RunKey, Execution | None] = {}
+        self._noted: set[str] = set()
         self._begun: set[str] = set()  # trials whose begin this process has announced
         # Names whose range an earlier session stored: a program that contradicts them has changed.
         self._stored = {each.identity for each in history.space}
@@ -144,6 +153,10 @@ class Runner:
                             await self._on_met(key, event)
                         case Observed():
                             await self._on_observed(key, event)
+                        case Noted():
+                            self._on_noted(event)
+                        case Measured():
+                            self._measure(event.memory_bytes)
                         case Finished() | Failed():
                             return event
                         case _:
@@ -165,13 +178,14 @@ class Runner:
             seed=self._oracle.chance,
             values=trial.values,
             space=tuple(self._history.space),
-            tune_new_entries=self._oracle.tune_new_entries,
+            tune_new_entries=self._oracle.draws_new_names,
             allow_new_entries=self._oracle.allow_new_entries,
             trial_directory=str(directory),
             log=run.log or "",
             gpus=lease.gpus,
             cores=lease.cores,
             budget=run.budget,
+            folds=self._plan.policy.folds,
         )
 
     async def _time_out(self, key: RunKey, timer: anyio.CancelScope, seconds: float) -> None:
@@ -202,6 +216,7 @@ class Runner:
     def _growth(self, trial_id: str, met: Met) -> Iterator[Event]:
         added = tuple(each for each in met.added if each not in self._history.space)
         redeclared = {old.name for old, _ in met.redeclared} - self._history.redeclared
+        redeclared -= self._oracle.given
         if added or redeclared:
             yield SpaceGrew(self._clock.now(), trial_id, added, tuple(sorted(redeclared)))
 
@@ -230,6 +245,11 @@ class Runner:
             case Verdict.PAUSE:
                 await self.stop(self._runs_of(trial_id), StopCause.PAUSE)
 
+    def _on_noted(self, noted: Noted) -> None:
+        if noted.message not in self._noted:
+            self._noted.add(noted.message)
+            _LOG.warning("%s", noted.message)
+
     def _runs_of(self, trial_id: str) -> frozenset[RunKey]:
         return frozenset(key for key in self._executions if key[0] == trial_id)
 
@@ -241,7 +261,7 @@ class Runner:
         end = _run_ended(self._clock.now(), key, conclude(outcome, run, self._oracle.objective))
         if isinstance(outcome, Failed) and outcome.is_fatal:
             await self._record(end)
-            raise fatal_error(outcome, run.log or "none")
+            raise fatal_error(outcome, run.log)
         trial = self._history.after_run(end)
         settlement = list(self._settlement(trial))
         await self._record(end, *settlement)
@@ -259,6 +279,12 @@ class Runner:
             await self._record(*settlement)
             await self._tell(trial_id)
 
+    async def complete(self, trial: Trial) -> None:
+        """End a paused trial that gets no promotion."""
+        ended = complete(trial, self._oracle.objective)
+        await self._record(_trial_ended(self._clock.now(), trial.trial_id, ended))
+        await self._tell(trial.trial_id)
+
     def _settlement(self, trial: Trial) -> Iterator[Event]:
         """Yield the fact that ends or pauses the trial, if its runs allow."""
         if trial.state is not TrialState.RUNNING:
@@ -270,7 +296,7 @@ class Runner:
         if ended.status is TrialState.PAUSED:
             yield TrialPaused(now, trial.trial_id, ended.score, ended.best_step)
         else:
-            yield trial_ended(now, trial.trial_id, ended)
+            yield _trial_ended(now, trial.trial_id, ended)
 
     async def _tell(self, trial_id: str) -> None:
         """Tell the oracle, and the owner, of a trial that is over or paused."""
@@ -302,7 +328,7 @@ def _run_ended(at: float, key: RunKey, ended: Conclusion) -> RunEnded:
     )
 
 
-def trial_ended(at: float, trial_id: str, ended: Settlement) -> TrialEnded:
+def _trial_ended(at: float, trial_id: str, ended: Settlement) -> TrialEnded:
     """Return the fact that the trial has ended so."""
     return TrialEnded(
         at,

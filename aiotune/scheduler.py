@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from typing import assert_never
 
 import anyio
@@ -38,9 +37,9 @@ from aiotune.oracles.base import Exhausted, Oracle, Promote, Suggest, Wait
 from aiotune.plan import Plan
 from aiotune.recorder import LONGEST_WRITE_SECONDS, Recorder
 from aiotune.resources import Resources
-from aiotune.runner import RunKey, Runner, Spawn, Task, trial_ended
-from aiotune.settlement import Work, pending, settle
-from aiotune.trial import RunState, StopCause, Trial, TrialState
+from aiotune.runner import RunKey, Runner, Spawn, Task
+from aiotune.settlement import Work, pending
+from aiotune.trial import RunState, StopCause, Trial, TrialState, trial_id_of
 
 __all__ = ["Scheduler"]
 
@@ -72,6 +71,7 @@ class Scheduler:
             history=self._history,
             record=self._record,
             executor=executor,
+            measure=pool.measure,
             plan=plan,
             clock=clock,
         )
@@ -229,7 +229,7 @@ class Scheduler:
             found = await discover(self._oracle, layout, self._pool, self._executor, cpus)
             check_range(self._history, self._oracle, found.space, found.redeclared)
             added = tuple(each for each in found.space if each not in self._history.space)
-            redeclared = found.redeclared - self._history.redeclared
+            redeclared = found.redeclared - self._history.redeclared - self._oracle.given
             if added or redeclared:
                 now = self._clock.now()
                 await self._record(SpaceGrew(now, None, added, tuple(sorted(redeclared))))
@@ -289,6 +289,7 @@ class Scheduler:
     async def _start(self, work: Work, trial: Trial, lease: Lease, tasks: TaskGroup) -> None:
         """Record the run's start, then follow it in a task of its own, which owns the lease."""
         layout = self._plan.layout
+        log = layout.run_log(trial.trial_id, work.run) if self._executor.writes_logs else None
         try:
             await anyio.Path(layout.trial(trial.trial_id)).mkdir(parents=True, exist_ok=True)
             await self._record(
@@ -299,7 +300,7 @@ class Scheduler:
                     work.repeat,
                     work.attempt,
                     lease.names,
-                    str(layout.run_log(trial.trial_id, work.run)),
+                    None if log is None else str(log),
                     trial.budget,
                 )
             )
@@ -344,7 +345,7 @@ class Scheduler:
                     )
                 return False
             case Exhausted():
-                return self._end_when_idle(EndReason.EXHAUSTED)
+                return self._end_when_idle(EndReason.EXHAUSTED, answer.message)
             case _:
                 assert_never(answer)
 
@@ -362,7 +363,7 @@ class Scheduler:
         await self._record(
             TrialCreated(
                 self._clock.now(),
-                trial_id=f"{number:04d}",
+                trial_id=trial_id_of(number),
                 number=number,
                 stream=answer.stream,
                 values=dict(answer.values),
@@ -379,18 +380,16 @@ class Scheduler:
     def _has_paused(self) -> bool:
         return any(trial.state is TrialState.PAUSED for trial in self._history.open_trials())
 
-    def _end_when_idle(self, reason: EndReason) -> bool:
+    def _end_when_idle(self, reason: EndReason, message: str | None = None) -> bool:
         """Let the search end if nothing in flight could still change that: a duplicate, a new name."""
         if not self._history.trials_in_flight():
-            self._finish(Ending(reason))
+            self._finish(Ending(reason, message))
         return False
 
     async def _complete_paused_trials(self) -> None:
-        """End the trials that were not promoted, once no promotion can come: their last score counts."""
+        """End the trials that were not promoted, once no promotion can come."""
         if self._ending is None or self._ending.reason not in _NATURAL_ENDS:
             return
         for trial in self._history.open_trials():
-            ended = settle(trial, self._plan.policy, self._oracle.objective)
-            if ended is not None and ended.status is TrialState.PAUSED:
-                completed = replace(ended, status=TrialState.COMPLETED)
-                await self._record(trial_ended(self._clock.now(), trial.trial_id, completed))
+            if trial.state is TrialState.PAUSED:
+                await self._runner.complete(trial)

@@ -8,31 +8,35 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from functools import partial
-from types import MappingProxyType, TracebackType
+from types import TracebackType
 from typing import Any, Self
 
 import anyio
+from anyio.abc import TaskGroup
 
+from aiotune.arguments import takes_keyword
 from aiotune.clock import Clock, SystemClock
 from aiotune.devices.opening import open_pool
 from aiotune.devices.pool import DevicePool
-from aiotune.discovery import discover
 from aiotune.errors import FatalRuntimeError, FatalValueError, StoreMismatch
 from aiotune.event_log import EventLog, EventStream
 from aiotune.events import Event, SearchOpened, SpaceGrew
 from aiotune.executors.base import Executor
 from aiotune.executors.inline import InlineExecutor
-from aiotune.executors.payload import Payload
-from aiotune.executors.process import ProcessExecutor
+from aiotune.executors.world import World
 from aiotune.history import History
-from aiotune.observers.progress import make_progress
+from aiotune.hypermodel import defines_fit
+from aiotune.notebook import is_in_kernel, stay_interruptible
+from aiotune.observers.progress import Verbose, make_progress
 from aiotune.oracles.base import Oracle
 from aiotune.plan import Hooks, Plan
-from aiotune.program import AsyncTunerProgram, Tunable, TunerProgram, modules_to_preload
+from aiotune.processes import open_trial_processes
+from aiotune.program import AsyncTunerProgram, Tunable, TunerProgram
 from aiotune.project import Project
+from aiotune.ranking import best_trials
 from aiotune.recorder import Observer, Recorder
 from aiotune.resources import Resources
-from aiotune.results import SearchResult, SearchStatus, best_trials
+from aiotune.results import SearchResult, SearchStatus
 from aiotune.retention import Janitor
 from aiotune.scheduler import Scheduler
 from aiotune.settlement import Policy
@@ -41,14 +45,16 @@ from aiotune.store.lock import hold_lock
 from aiotune.store.sqlite import open_store
 from aiotune.version import __version__
 
-__all__ = ["Search", "discover_space"]
+__all__ = ["Search"]
 
 
 class Search:
     """A search in progress: `async with tuner.start(...) as search`.
 
     Its work is done by one background task, which never raises: `result()` does. Leaving the block cancels the
-    task and waits until every child has ended and every fact is written.
+    task and waits until every child has ended and every fact is written. `display` is the `verbose` of a search
+    that is given none. It may be made outside of the loop that it is then used in; the world of its children is
+    this process's as it is when it is made.
     """
 
     def __init__(
@@ -57,20 +63,25 @@ class Search:
         project: Project,
         args: tuple[Any, ...],
         kwargs: Mapping[str, Any],
+        *,
+        display: Verbose = 0,
         clock: Clock | None = None,
     ) -> None:
         self._tuner = tuner
         self._project = project
         self._args = args
         self._kwargs = dict(kwargs)
+        self._folds = tuner.count_folds(args, kwargs)
+        self._verbose: Verbose = kwargs.get("verbose", display)
         self._clock = clock or SystemClock()
+        self._world = World.current()
         self._log = EventLog()
         self._scheduler: Scheduler | None = None
         self._is_begun = False
         self._is_stop_requested = False
         self._outcome: SearchResult | Exception | None = None
-        self._done = anyio.Event()
-        self._tasks = anyio.create_task_group()
+        self._done: anyio.Event  # this and the group belong to a loop, and so begin with it
+        self._tasks: TaskGroup
 
     async def __aenter__(self) -> Self:
         if self._is_begun:
@@ -78,8 +89,12 @@ class Search:
                 "a Search runs once: call tuner.start(...) again for another one, which goes on from there"
             )
         self._is_begun = True
+        self._done = anyio.Event()
+        self._tasks = anyio.create_task_group()
         await self._tasks.__aenter__()
         self._tasks.start_soon(self._drive)
+        if is_in_kernel():
+            self._tasks.start_soon(stay_interruptible)
         return self
 
     async def __aexit__(
@@ -133,7 +148,7 @@ class Search:
             running=tuple(sorted(running)),
             waiting=scheduler.waiting if scheduler else {},
             best=best[0] if best else None,
-            ended=history.ended.reason if self._done.is_set() and history.ended else None,
+            ended=history.ended.reason if self._outcome is not None and history.ended else None,
         )
 
     def _require_begun(self) -> None:
@@ -165,10 +180,15 @@ class Search:
             )
             history = await anyio.to_thread.run_sync(History, await store.load())
             check_objective(history, self._tuner, oracle)
-            pool = await open_pool(gpus=self._gpus(), max_concurrent=self._most_runs())
+            check_folds(history, self._tuner, self._folds)
+            pool = await open_pool(
+                gpus=self._gpus(),
+                max_concurrent=self._most_runs(),
+                in_caller=isinstance(executor, InlineExecutor),
+            )
             check_resources(pool, settings.resources)
             project.hold(history)
-            observers = [*self._open_progress(stack), *self._open_janitor(stack)]
+            observers = [*self._open_progress(stack, executor), *self._open_janitor(stack)]
             recorder = Recorder(store, history, [self._log, *settings.observers, *observers])
             await self._open_study(recorder)
             scheduler = Scheduler(
@@ -205,6 +225,7 @@ class Search:
                 oracle.seed,
                 type(oracle).__name__,
                 __version__,
+                self._folds,
             )
         ]
         if given:
@@ -214,6 +235,12 @@ class Search:
     async def _open_executor(self, stack: AsyncExitStack) -> Executor:
         choice = self._project.settings.executor
         is_async = self._tuner.has_async_trials
+        idle = self._project.settings.for_children
+        if idle and (is_async or isinstance(choice, Executor)):
+            where = "an `async def run_trial`" if is_async else "an executor of your own"
+            raise FatalValueError(
+                f"{idle[0]} is for the child processes of aiotune and has no effect with {where}: drop it"
+            )
         if isinstance(choice, Executor):
             return await stack.enter_async_context(choice)
         if is_async and choice == "process":
@@ -230,16 +257,21 @@ class Search:
             return await stack.enter_async_context(
                 InlineExecutor(plain, allow_blocking=True, grace_seconds=grace)
             )
-        return await open_process_executor(stack, self._tuner, self._project, self._args, kwargs)
+        return await open_trial_processes(
+            stack, self._tuner, self._project, self._args, kwargs, world=self._world
+        )
 
     def _fit_kwargs(self) -> dict[str, Any]:
         """Return the keywords for `run_trial`, less `verbose` where it takes none.
 
-        Keras's own display would fill the logs with progress bars: it writes a line for each epoch.
+        Keras's own display would fill the logs with progress bars: it writes a line for each epoch. A `fit` of
+        the user's own may pass a `verbose` itself: it gets none that was not given.
         """
-        kwargs = dict(self._kwargs)
-        if self._tuner.has_discovery and kwargs.get("verbose", "auto") in ("auto", 1, True):
-            return kwargs | {"verbose": 2}
+        kwargs, tuner = dict(self._kwargs), self._tuner
+        if tuner.trains_by_itself and kwargs.get("verbose", "auto") in ("auto", 1, True):
+            assert tuner.hypermodel is not None
+            is_wanted = "verbose" in kwargs or not defines_fit(tuner.hypermodel)
+            return kwargs | {"verbose": 2} if is_wanted else kwargs
         if not takes_keyword(self._tuner.run_trial, "verbose"):
             kwargs.pop("verbose", None)
         return kwargs
@@ -267,14 +299,16 @@ class Search:
             return 0
         return settings.gpus
 
-    def _open_progress(self, stack: AsyncExitStack) -> list[Observer]:
+    def _open_progress(self, stack: AsyncExitStack, executor: Executor) -> list[Observer]:
         """Open the display that `verbose` asks for; leaving `stack` ends it and tidies the terminal."""
         has_model = self._tuner.hypermodel is not None
+        is_here = isinstance(executor, InlineExecutor)
         progress = make_progress(
-            self._kwargs.get("verbose", 0),
+            self._verbose,
             self._tuner.objective,
             self._project.oracle.max_trials,
-            starting="importing keras" if has_model else None,
+            starting=f"importing {self._tuner.model_framework}" if has_model else None,
+            output=None if is_here else self._project.layout.run_logs,
             unit="epoch" if has_model else "step",
         )
         if progress is None:
@@ -296,10 +330,15 @@ class Search:
         tuner, settings, oracle = self._tuner, self._project.settings, self._project.oracle
         return Plan(
             layout=self._project.layout,
-            policy=Policy(tuner.executions_per_trial, oracle.max_retries_per_trial),
+            policy=Policy(
+                repeats=tuner.executions_per_trial * self._folds,
+                retries=oracle.max_retries_per_trial,
+                folds=self._folds,
+            ),
             limits=settings.limits,
             resources=settings.resources,
-            has_discovery=tuner.has_discovery,
+            # A setup is tried out before the first trial, too.
+            has_discovery=tuner.has_discovery or settings.setup is not None,
             hooks=Hooks(
                 on_trial_begin=partial(called, tuner.on_trial_begin),
                 on_trial_end=partial(called, tuner.on_trial_end),
@@ -308,57 +347,10 @@ class Search:
         )
 
 
-async def open_process_executor(
-    stack: AsyncExitStack,
-    tuner: Tunable,
-    project: Project,
-    args: tuple[Any, ...] = (),
-    kwargs: Mapping[str, Any] = MappingProxyType({}),
-) -> ProcessExecutor:
-    """Pickle the program and start its fork server, which imports while the search is opened."""
-    slim = tuner.for_child()
-    program = TunerProgram(slim, args, kwargs)
-    parts = {
-        **{f"argument {number} of search()": each for number, each in enumerate(args, start=1)},
-        **{f"the argument {name}= of search()": each for name, each in kwargs.items()},
-        **{f"the tuner's attribute {name}": each for name, each in vars(slim).items()},
-        f"the class {type(tuner).__name__}": type(tuner),
-    }
-    payload = await anyio.to_thread.run_sync(Payload.create, program, parts)
-    stack.callback(payload.close)
-    settings = project.settings
-    preload = settings.preload
-    if preload is None:
-        preload = modules_to_preload(tuner, payload.frameworks)
-    await anyio.Path(project.layout.root).mkdir(parents=True, exist_ok=True)
-    executor = ProcessExecutor(
-        payload,
-        preload=preload,
-        server_log=project.layout.server_log,
-        grace_seconds=settings.grace_seconds,
-    )
-    return await stack.enter_async_context(executor)
-
-
-async def discover_space(tuner: Tunable, project: Project) -> Space:
-    """Return the space that the program declares, from one run in a child on the processor."""
-    async with AsyncExitStack() as stack:
-        executor = await open_process_executor(stack, tuner, project)
-        pool = await open_pool(gpus=0, max_concurrent=1)
-        found = await discover(project.oracle, project.layout, pool, executor)
-        return Space(found.space)
-
-
 async def _in_thread(function: Callable[[], None]) -> None:
     """Call what may block for moments, even while cancelled."""
     with anyio.CancelScope(shield=True):
         await anyio.to_thread.run_sync(function)
-
-
-def takes_keyword(function: Callable[..., Any], name: str) -> bool:
-    """Return whether the function can be called with this keyword."""
-    parameters = inspect.signature(function).parameters.values()
-    return any(each.name == name or each.kind is each.VAR_KEYWORD for each in parameters)
 
 
 async def called(hook: Callable[..., Any], *args: object) -> None:
@@ -386,6 +378,17 @@ def check_objective(history: History, tuner: Tunable, oracle: Oracle) -> None:
         raise StoreMismatch(
             f"the project {tuner.project_dir} was searched in other ranges than `hyperparameters` has:\n"
             f"  {lines}\nChoose another project_name, or pass overwrite=True to begin anew."
+        )
+
+
+def check_folds(history: History, tuner: Tunable, folds: int) -> None:
+    """Raise StoreMismatch if the trials so far were measured on another number of folds."""
+    stored = None if history.opened is None else history.opened.folds
+    if stored not in (None, folds) and history.next_number > 0:
+        raise StoreMismatch(
+            f"the project {tuner.project_dir} was searched with {stored} folds, now there are {folds}: such "
+            "scores do not compare. Choose another project_name, pass overwrite=True to begin anew, or restore "
+            "the folds."
         )
 
 

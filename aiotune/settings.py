@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import difflib
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
 from aiotune.errors import FatalTypeError, FatalValueError
 from aiotune.executors.base import Executor
+from aiotune.folds import as_folds
 from aiotune.hyperparameters import HyperParameters
 from aiotune.recorder import Observer
 from aiotune.resources import Limits, Resources
@@ -26,10 +28,15 @@ class Settings:
     limits: when the search ends by itself. executor: "auto" (an `async def run_trial` runs in the loop, all
     else in child processes), "process", "inline" (in the caller's thread, blocking it: for a debugger), or
     an Executor. preload: modules that the fork server imports before it forks; None: found out.
+    setup: a function without arguments that each child calls first of all user code, to set up its world.
+    start_method: "fork" (from a server that has the frameworks imported; Linux), "spawn" (a new interpreter
+    for each run), "auto": fork where that is safe.
     grace_seconds: what a run that is asked to stop may take for its current batch and its checkpoint.
     keep_checkpoints: of so many best trials; "all": of every trial. durability: "process" (facts survive
     `kill -9`), "full" (they survive a power loss, at the price of a disk flush for each).
     observers: functions `(event, history)` that are shown every fact; they must not block.
+    folds: cross-validation of each point, a run for each fold: how many (2 or more), a scikit-learn splitter,
+    or a list of (train, test) pairs of row numbers.
     """
 
     max_concurrent_trials: int | None = None
@@ -38,12 +45,17 @@ class Settings:
     limits: Limits = field(default_factory=Limits)
     executor: Literal["auto", "inline", "process"] | Executor = "auto"
     preload: Sequence[str] | None = None
+    setup: Callable[[], object] | None = None
+    start_method: Literal["auto", "fork", "spawn"] = "auto"
     grace_seconds: float = 10.0
     keep_checkpoints: int | Literal["all"] = 10
     durability: Literal["process", "full"] = "process"
     observers: Sequence[Observer] = ()
+    folds: Any = None
 
     def __post_init__(self) -> None:
+        # A generator of splits gives them once only.
+        object.__setattr__(self, "folds", as_folds(self.folds))
         self._check_kinds()
         self._check_values()
         self._check_contradictions()
@@ -54,6 +66,15 @@ class Settings:
             _check_count("keep_checkpoints", self.keep_checkpoints)
         if not isinstance(self.limits, Limits):
             raise FatalTypeError(f"limits={self.limits!r}: pass aiotune.Limits(max_time=..., ...)")
+        if self.setup is not None and not callable(self.setup):
+            raise FatalTypeError(
+                f"setup={self.setup!r}: pass a function without arguments, not its result"
+            )
+        if inspect.iscoroutinefunction(self.setup):
+            raise FatalTypeError(
+                "setup is an async function, but it is called in child processes without an event loop: write "
+                "`def`"
+            )
         if not (isinstance(self.resources, Resources) or callable(self.resources)):
             raise FatalTypeError(
                 f"resources={self.resources!r}: pass aiotune.Resources(gpus=..., ...)"
@@ -64,6 +85,10 @@ class Settings:
         if not (isinstance(self.executor, Executor) or self.executor in words):
             raise FatalValueError(
                 f'executor={self.executor!r}: "auto", "process" or "inline" is needed'
+            )
+        if self.start_method not in ("auto", "fork", "spawn"):
+            raise FatalValueError(
+                f'start_method={self.start_method!r}: "auto", "fork" or "spawn" is needed'
             )
         if self.durability not in ("process", "full"):
             raise FatalValueError(f'durability={self.durability!r}: "process" or "full" is needed')
@@ -76,8 +101,27 @@ class Settings:
             raise FatalValueError(
                 "gpus=0 contradicts resources=Resources(gpus=...): drop one of them"
             )
-        if self.executor == "inline" and self.preload is not None:
-            raise FatalValueError('preload has no effect with executor="inline": drop it')
+        self._check_children()
+
+    @property
+    def for_children(self) -> list[str]:
+        """The names of the settings given that only child processes take."""
+        given = {
+            "preload": self.preload is not None,
+            "setup": self.setup is not None,
+            "start_method": self.start_method != "auto",
+        }
+        return [name for name, is_given in given.items() if is_given]
+
+    def _check_children(self) -> None:
+        """Refuse what only children take, where there are none."""
+        idle = self.for_children
+        if self.executor == "inline" and idle:
+            raise FatalValueError(
+                f'{idle[0]} is for child processes and has no effect with executor="inline": drop it'
+            )
+        if self.start_method == "spawn" and self.preload is not None:
+            raise FatalValueError('preload has no effect with start_method="spawn": drop it')
 
     @classmethod
     def names(cls) -> list[str]:

@@ -7,14 +7,31 @@ resumed search goes on where the facts stop.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from statistics import fmean
 
 from aiotune.objective import Objective
-from aiotune.trial import FailureKind, Run, RunState, StopCause, Trial, TrialState
+from aiotune.trial import (
+    FailureKind,
+    Run,
+    RunState,
+    StopCause,
+    Trial,
+    TrialState,
+    counted_runs,
+)
 
-__all__ = ["Policy", "Settlement", "Work", "broken_run", "has_nan", "pending", "settle"]
+__all__ = [
+    "Policy",
+    "Settlement",
+    "Work",
+    "broken_run",
+    "complete",
+    "has_nan",
+    "pending",
+    "settle",
+]
 
 # A run that takes the fork server down with it so often is itself the cause.
 _MOST_LOSSES = 3
@@ -28,8 +45,9 @@ _RETRIED = frozenset(
 class Policy:
     """How many runs a trial gets: repeats, and retries of each repeat."""
 
-    repeats: int = 1
+    repeats: int = 1  # executions of the trial, each over all folds
     retries: int = 0
+    folds: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,15 +138,22 @@ def settle(trial: Trial, policy: Policy, objective: Objective) -> Settlement | N
         return Settlement(TrialState.DUPLICATE, message=StopCause.DUPLICATE.value)
     broken = broken_run(trial, policy)
     if broken is not None:
-        return _failed(broken)
+        return _failed(broken, trial, objective)
     runs = [_last_run(trial, repeat) for repeat in range(policy.repeats)]
     done = [run for run in runs if run and run.state in (RunState.FINISHED, RunState.STOPPED)]
     if _is_pruned(trial):
-        return _scored(done, objective, TrialState.PRUNED)
+        return _scored(trial, objective, TrialState.PRUNED)
     if len(done) < policy.repeats:
         return None
-    is_paused = any(run.stop_cause is StopCause.PAUSE for run in done)
-    return _scored(done, objective, TrialState.PAUSED if is_paused else TrialState.COMPLETED)
+    is_used_up = trial.budget is not None and not trial.budget.is_last
+    if is_used_up or any(run.stop_cause is StopCause.PAUSE for run in done):
+        return _scored(trial, objective, TrialState.PAUSED)
+    return complete(trial, objective)
+
+
+def complete(trial: Trial, objective: Objective) -> Settlement:
+    """Return how a trial ends that gets no further budget."""
+    return _scored(trial, objective, TrialState.COMPLETED)
 
 
 def _is_settled_early(trial: Trial) -> bool:
@@ -146,18 +171,16 @@ def _is_pruned(trial: Trial) -> bool:
     return any(run.state is RunState.STOPPED for run in trial.runs)
 
 
-def _failed(run: Run) -> Settlement:
+def _failed(run: Run, trial: Trial, objective: Objective) -> Settlement:
+    """Return the end by a broken run."""
     infeasible = run.failure is FailureKind.INFEASIBLE
-    return Settlement(
-        TrialState.INFEASIBLE if infeasible else TrialState.FAILED,
-        failure=run.failure,
-        message=run.message,
-    )
+    status = TrialState.INFEASIBLE if infeasible else TrialState.FAILED
+    return replace(_scored(trial, objective, status), failure=run.failure, message=run.message)
 
 
-def _scored(runs: Sequence[Run], objective: Objective, status: TrialState) -> Settlement:
+def _scored(trial: Trial, objective: Objective, status: TrialState) -> Settlement:
     """Return the mean over the repeats; a stopped run without a report contributes nothing."""
-    measured = [run for run in runs if objective.has_value(run.metrics)]
+    measured = counted_runs(trial, status, objective)
     if not measured:
         return Settlement(status)
     names = [name for name in measured[0].metrics if all(name in run.metrics for run in measured)]

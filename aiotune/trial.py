@@ -8,12 +8,16 @@ only caller of `moved`.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import FrozenInstanceError, dataclass, field, replace
 from enum import StrEnum
+from typing import Any, NoReturn
 
 from aiotune.errors import FatalRuntimeError
 from aiotune.hyperparameters import HyperParameters
+from aiotune.metrics import TrialMetrics
+from aiotune.objective import Objective
 from aiotune.space import HyperParameter, Scalar
 
 __all__ = [
@@ -27,7 +31,16 @@ __all__ = [
     "StopCause",
     "Trial",
     "TrialState",
+    "counted_runs",
+    "trial_id_of",
+    "trial_text",
+    "values_text",
 ]
+
+
+def trial_id_of(number: int) -> str:
+    """Return the id of the trial that is asked for as number `number`, counted from 0."""
+    return f"{number:04d}"
 
 
 class TrialState(StrEnum):
@@ -108,10 +121,30 @@ RUN_MOVES: Mapping[RunState, frozenset[RunState]] = {
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """How far a run trains: from `initial_epoch` (0-based) up to, not including, `epochs`."""
+    """How far a run trains: from `initial_epoch` (0-based) up to, not including, `epochs`.
+
+    Where it stands in Hyperband is part of it, so that the facts alone tell which trial belongs where.
+    """
 
     epochs: int
     initial_epoch: int = 0
+    bracket: int | None = None  # so many rungs are above the bracket's first one
+    rung: int | None = None  # 0-based
+    iteration: int = 0  # which pass over all brackets, 0-based
+    is_last: bool = True  # False: a trial that has used it up waits for a promotion
+
+    @property
+    def values(self) -> dict[str, Scalar]:
+        """The same as hyperparameters, under KerasTuner's names. They are no part of the point."""
+        values: dict[str, Scalar] = {
+            "tuner/epochs": self.epochs,
+            "tuner/initial_epoch": self.initial_epoch,
+        }
+        if self.bracket is not None:
+            values["tuner/bracket"] = self.bracket
+        if self.rung is not None:
+            values["tuner/round"] = self.rung
+        return values
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +164,7 @@ class Run:
     """
 
     index: int  # 0-based, over all runs of the trial; with the trial's id it names the run
-    repeat: int  # which of `executions_per_trial`
+    repeat: int  # which of `executions_per_trial`, each of which has one for every fold
     attempt: int  # how many runs of this repeat failed before; lost ones are not counted
     started_at: float
     devices: tuple[str, ...]  # UUIDs, or core sets
@@ -158,6 +191,34 @@ class Run:
         return replace(self, state=state, **changes)  # type: ignore[arg-type]
 
 
+# What such a run reported before it broke or was cut off is no result of its trial.
+_WITHOUT_RESULT = frozenset({RunState.FAILED, RunState.LOST, RunState.CANCELLED})
+_WITH_RESULT = frozenset({RunState.FINISHED, RunState.STOPPED})
+
+_INSTEAD_OF_WRITING = {
+    "hyperparameters": "declare names on trial.hyperparameters in run_trial, or propose values in an oracle",
+    "status": "raise FailedTrialError in run_trial to fail a trial",
+    "state": "raise FailedTrialError in run_trial to fail a trial",
+}
+
+
+def _explaining_writes(kind: type[Trial]) -> type[Trial]:
+    """Let an attempt to change a record say what to do instead. KerasTuner's trials are open to writes."""
+
+    def refuse(self: Trial, name: str, value: object = None) -> NoReturn:
+        instead = _INSTEAD_OF_WRITING.get(
+            name, "return metrics from run_trial, or call trial.report(step, loss=...) there"
+        )
+        raise FrozenInstanceError(
+            f"trial.{name} cannot be set: a Trial is a record of what happened; {instead}"
+        )
+
+    setattr(kind, "__setattr__", refuse)  # noqa: B010  # a frozen dataclass defines it, and takes no other
+    setattr(kind, "__delattr__", refuse)  # noqa: B010
+    return kind
+
+
+@_explaining_writes
 @dataclass(frozen=True, slots=True)
 class Trial:
     """One point of the space, and everything known of it."""
@@ -176,10 +237,11 @@ class Trial:
     runs: tuple[Run, ...] = ()
     score: float | None = None
     best_step: int | None = None
-    metrics: Mapping[str, float] = field(default_factory=dict)  # final ones, mean over the repeats
+    final_metrics: Mapping[str, float] = field(default_factory=dict)  # mean over the repeats
     failure: FailureKind | None = None
     message: str | None = None
     ended_at: float | None = None
+    objective: Objective | None = None  # that of its search
 
     @property
     def status(self) -> str:
@@ -194,9 +256,57 @@ class Trial:
         return self.score is not None and not math.isnan(self.score)
 
     @property
+    def scores(self) -> tuple[float, ...]:
+        """What `score` is the mean of: the score of each repeat (execution, fold), in their order.
+
+        Empty while the trial is in progress.
+        """
+        if self.objective is None or not (self.is_over or self.state is TrialState.PAUSED):
+            return ()
+        runs = counted_runs(self, self.state, self.objective)
+        return tuple(self.objective.get_value(run.metrics) for run in runs)
+
+    @property
+    def standard_error(self) -> float | None:
+        """Of `score`, as the mean of `scores`; None where there are fewer than two."""
+        scores = self.scores
+        if len(scores) < 2 or not all(map(math.isfinite, scores)):
+            return None
+        return statistics.stdev(scores) / math.sqrt(len(scores))
+
+    @property
     def hyperparameters(self) -> HyperParameters:
-        """The point as `HyperParameters`; a new object each time."""
-        return HyperParameters(space=self.space, values=dict(self.values))
+        """The point as `HyperParameters`, with the values of the last budget; a new object each time."""
+        budgeted = {} if self.budget is None else self.budget.values
+        return HyperParameters(space=self.space, values={**self.values, **budgeted})
+
+    @property
+    def metrics(self) -> TrialMetrics:
+        """The final metrics, a mapping; its methods also tell what the runs reported at each step."""
+        reports = [run.observations for run in self.runs if run.state not in _WITHOUT_RESULT]
+        return TrialMetrics(self.final_metrics, reports, self.best_step, self.objective)
+
+    def summary(self) -> None:
+        """Print what the trial is and what it achieved."""
+        for line in trial_text(self):
+            print(line)
+
+    def display_hyperparameters(self) -> None:
+        """Print the values, a line for each."""
+        for line in values_text(self):
+            print(line)
+
+    def get_state(self) -> dict[str, Any]:
+        """Return the trial in plain values, laid out as KerasTuner's trial.json."""
+        return {
+            "trial_id": self.trial_id,
+            "hyperparameters": self.hyperparameters.get_config(),
+            "metrics": self.metrics.get_config(),
+            "score": self.score,
+            "best_step": self.best_step,
+            "status": self.status,
+            "message": self.message,
+        }
 
     def moved(self, state: TrialState, **changes: object) -> Trial:
         """Return this trial in another state; FatalRuntimeError if the table does not allow the move."""
@@ -207,3 +317,48 @@ class Trial:
     def with_run(self, run: Run) -> Trial:
         """Return this trial with `run` appended, or in the place of the run of the same index."""
         return replace(self, runs=(*self.runs[: run.index], run, *self.runs[run.index + 1 :]))
+
+
+def counted_runs(trial: Trial, state: TrialState, objective: Objective) -> list[Run]:
+    """Return the runs whose mean is the trial's score in `state`: one of each repeat, in their order.
+
+    A pause compares trials at one budget. A failure leaves what was reached under smaller ones. Else the best
+    epochs under any budget count: those that the checkpoints hold.
+    """
+    match state:
+        case TrialState.PAUSED:
+            runs = [run for run in trial.runs if run.budget == trial.budget]
+        case TrialState.FAILED | TrialState.INFEASIBLE:
+            runs = [run for run in trial.runs if run.budget != trial.budget]
+        case _:
+            runs = list(trial.runs)
+    best: dict[int, Run] = {}
+    for run in runs:
+        if run.state not in _WITH_RESULT or not objective.has_value(run.metrics):
+            continue
+        value, former = objective.get_value(run.metrics), best.get(run.repeat)
+        if former is None or objective.better_than(value, objective.get_value(former.metrics)):
+            best[run.repeat] = run
+    return [best[repeat] for repeat in sorted(best)]
+
+
+def trial_text(trial: Trial) -> Iterator[str]:
+    """Yield the lines that sum up one trial."""
+    yield f"Trial {trial.trial_id} summary"
+    yield "Hyperparameters:"
+    yield from values_text(trial)
+    if trial.score is not None:
+        yield f"Score: {trial.score}"
+    if trial.standard_error is not None:
+        yield f"Standard error: {trial.standard_error:.4g} ({len(trial.scores)} runs)"
+    if trial.message:
+        yield trial.message
+
+
+def values_text(trial: Trial) -> Iterator[str]:
+    """Yield a line for each of the trial's values."""
+    values = trial.hyperparameters.values
+    if not values:
+        yield "default configuration"
+    for name, value in values.items():
+        yield f"{name}: {value}"

@@ -2,30 +2,41 @@
 
 from __future__ import annotations
 
-import asyncio
 import inspect
-import threading
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import MappingProxyType, TracebackType
+from typing import TYPE_CHECKING, Any, Self
 
 import anyio
+import anyio.from_thread
 
+from aiotune.arguments import named_arguments
+from aiotune.child_self import AbsentProject, OracleView, attributes_of, telling_of_writes
 from aiotune.errors import FatalTypeError, FatalValueError
 from aiotune.executors.context import RunContext
-from aiotune.hypermodel import HyperModel, as_hypermodel
+from aiotune.executors.main_module import refuse_import_of_main
+from aiotune.folds import Folds, Sample
+from aiotune.hypermodel import HyperModel, as_hypermodel, require_fit_takes
 from aiotune.hyperparameters import HyperParameters
 from aiotune.layout import Layout
+from aiotune.lazy import first_lazy
 from aiotune.objective import Objective
 from aiotune.oracles.base import Oracle
-from aiotune.project import OracleView, Project
-from aiotune.results import SearchResult, best_trials, results_text, space_text
+from aiotune.project import Project
+from aiotune.ranking import best_trials
+from aiotune.results import SearchResult, results_text, space_text
 from aiotune.settings import Settings
 from aiotune.space import Space
 from aiotune.trial import Trial
 
 if TYPE_CHECKING:
     from aiotune.frameworks.keras import ModelOptions
+    from aiotune.observers.progress import Verbose
+    from aiotune.retraining import Models
     from aiotune.search import Search
 
 __all__ = ["Tuner"]
@@ -38,10 +49,15 @@ class Tuner:
     `run_trial` is overridden. max_model_size: trainable parameters above which a point is infeasible.
     optimizer, loss, metrics: replace what the model was compiled with. directory, project_name: where the
     files go; an existing project is continued. overwrite: delete what aiotune wrote there before.
-    executions_per_trial: runs of each point, whose mean score counts.
+    executions_per_trial: runs of each point, whose mean score counts. distribution_strategy: a function without
+    arguments that returns a `tf.distribute` strategy, or a distribution of `keras.distribution`: it is called
+    in each child, and the model is built, trained and loaded in its scope. logger, tuner_id: have no effect
+    and are refused; they keep the order of KerasTuner's arguments.
 
     Further keywords are those of `aiotune.Settings`: max_concurrent_trials, gpus, resources, limits, ...
     """
+
+    model_framework = "keras"
 
     def __init__(
         self,
@@ -51,8 +67,11 @@ class Tuner:
         optimizer: Any = None,
         loss: Any = None,
         metrics: Any = None,
+        distribution_strategy: Callable[[], Any] | None = None,
         directory: str | Path | None = None,
         project_name: str | None = None,
+        logger: None = None,
+        tuner_id: None = None,
         overwrite: bool = False,
         executions_per_trial: int = 1,
         **settings: Any,
@@ -66,7 +85,9 @@ class Tuner:
             raise FatalValueError(
                 "hypermodel is missing: pass a function that builds the model, or override run_trial"
             )
+        _refuse_idle(logger=logger, tuner_id=tuner_id)
         self.max_model_size = max_model_size
+        self.distribution_strategy = _factory(distribution_strategy)
         self.optimizer = optimizer
         self.loss = loss
         self.metrics = metrics
@@ -78,6 +99,7 @@ class Tuner:
             Layout(Path(self.directory).absolute(), self.project_name),
             Settings.of(settings, _CONSTRUCTOR_KEYWORDS),
         )
+        self._folds: Folds | None = self._project.settings.folds
         self._oracle: Oracle | OracleView = oracle
         if overwrite:
             self._project.overwrite()
@@ -91,14 +113,15 @@ class Tuner:
         display where there is a terminal, 2 a line for each trial. A project that has trials already is
         continued. Cancelling it stops the children and keeps every fact.
         """
-        self._check_arguments(fit_args, {"verbose": "auto"} | fit_kwargs)
-        search = self._search(fit_args, fit_kwargs)
-        self._project.expect(search)
+        expect = self._project.expect  # fails in a child, before a coroutine is made
+        # Made now and not at the first step: the children's world is the caller's as of this call.
+        search = self._search(self._new_search(fit_args, fit_kwargs, display="auto"))
+        expect(search)
         return search
 
-    async def _search(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> SearchResult:
+    async def _search(self, search: Search) -> SearchResult:
         self._project.expect(None)
-        async with self.start(*args, **{"verbose": "auto"} | dict(kwargs)) as search:
+        async with search:
             return await search.result()
 
     def start(self, *fit_args: Any, **fit_kwargs: Any) -> Search:
@@ -111,26 +134,65 @@ class Tuner:
 
         Leaving the block before the search has ended cancels it. Silent, unless `verbose` says otherwise.
         """
+        return self._new_search(fit_args, fit_kwargs, display=0)
+
+    def _new_search(
+        self, args: tuple[Any, ...], kwargs: Mapping[str, Any], display: Verbose
+    ) -> Search:
         from aiotune.search import Search
 
-        self._check_arguments(fit_args, fit_kwargs)
-        return Search(self, self._project, fit_args, fit_kwargs)
+        refuse_import_of_main()
+        self._check_arguments(args, kwargs)
+        return Search(self, self._project, args, kwargs, display=display)
 
-    async def discover(self) -> Space:
+    async def __aenter__(self) -> Self:
+        """Keep the process that starts the runs for a whole block, so that its imports are done once:
+
+            async with tuner:
+                await tuner.search(x, y, ...)
+                path = await tuner.retrain(tuner.get_best_hyperparameters()[0], x, y, ...)
+
+        It begins to import at once, in the background. Without it, that process ends with each call.
+        """
+        from aiotune.processes import warm_processes
+
+        warm = warm_processes(self, self._project)
+        await warm.__aenter__()
+        self._project.warm.append(warm)
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self._project.warm.pop().__aexit__(exc_type, exc, traceback)
+
+    async def discover(self, *fit_args: Any, **fit_kwargs: Any) -> Space:
         """Return the search space as the model's build declares it, without a trial.
 
         The model is built in a child process, on the processor; nothing is stored. A space that the project
-        knows already is returned as it is.
+        knows already is returned as it is. The arguments are those of a search to come; they are checked as it
+        will check them.
         """
-        from aiotune.search import discover_space
+        self._project.check_awaited()
+        if fit_args or fit_kwargs:
+            self._check_arguments(fit_args, fit_kwargs)
+        return await self._discover(fit_args, fit_kwargs)
 
-        space = (await anyio.to_thread.run_sync(self._project.history)).space
+    async def _discover(
+        self, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] = MappingProxyType({})
+    ) -> Space:
+        from aiotune.processes import discover_space
+
+        space = (await anyio.to_thread.run_sync(self._project.peek)).space
         if len(space) or self.hypermodel is None:
             return space.grow(self.oracle.hyperparameters.space)
-        return await discover_space(self, self._project)
+        return await discover_space(self, self._project, args, kwargs)
 
     def _check_arguments(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
-        """FatalTypeError for keywords of the tuner, and for what an overridden `run_trial` does not take."""
+        """FatalTypeError for keywords of the tuner, and for what a `run_trial` or `fit` does not take."""
         signature = inspect.signature(self.run_trial)
         is_open = any(each.kind is each.VAR_KEYWORD for each in signature.parameters.values())
         own = {*_CONSTRUCTOR_KEYWORDS, *Settings.names()}
@@ -151,6 +213,15 @@ class Tuner:
             raise FatalTypeError(
                 f"search() passes its arguments to {receiver}{signature}: {error}"
             ) from error
+        if self.trains_by_itself:
+            made = {} if self._folds is None else {"validation_data": ()}
+            require_fit_takes(self.hypermodel, args, {**kwargs, **made})
+        where = first_lazy(named_arguments("search()", args, kwargs))
+        if self.has_async_trials and where is not None:
+            raise FatalTypeError(
+                f"{where} is an aiotune.Lazy, which is made in a child process, but an `async def run_trial` "
+                "runs here, in the event loop: make the data in run_trial, or pass it as it is"
+            )
 
     # --- what a subclass may override ---
 
@@ -161,11 +232,29 @@ class Tuner:
         `kwargs` are those of `search()`. For steps of your own: `trial.report(step, loss=...)` and
         `trial.should_stop`.
         """
-        from aiotune.frameworks.keras import TrainingHooks, build_and_fit
+        from aiotune.frameworks.keras import TrainingHooks, build_and_fit, distributed
 
-        assert self.hypermodel is not None
-        hooks = TrainingHooks.overridden(self, Tuner)
-        return build_and_fit(self.hypermodel, trial, args, kwargs, self._model_options(), hooks)
+        if self.hypermodel is None:
+            raise FatalValueError(
+                f"{type(self).__name__} has no hypermodel that Tuner.run_trial could train: pass hypermodel=, "
+                "or do without super().run_trial()"
+            )
+        hooks, options = TrainingHooks.overridden(self, Tuner), self._model_options()
+        args, kwargs = self._held_out(args, kwargs, trial)
+        with distributed(options):
+            return build_and_fit(self.hypermodel, trial, args, kwargs, options, hooks)
+
+    def _held_out(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any], trial: RunContext
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Return the arguments of `fit`; with folds, what the run's fold holds out is its validation data."""
+        from aiotune.frameworks.keras_folds import has_own_validation, with_fold_held_out
+
+        if self._folds is None:
+            return args, kwargs
+        if self._overrides_run_trial() and has_own_validation(kwargs):
+            return args, kwargs  # it has split the data itself, and calls super().run_trial()
+        return with_fold_held_out(self._folds, args, kwargs, trial)
 
     def on_search_begin(self) -> Any:
         """Called in the caller's process before the first trial. This and the next three may be `async def`."""
@@ -196,16 +285,34 @@ class Tuner:
 
     def load_model(self, trial: Trial) -> Any:
         """Return the trial's model with its best weights, built in this process."""
-        from aiotune.frameworks.keras import load_model
+        from aiotune.frameworks.keras import distributed, load_model
 
         if self.hypermodel is None:
             raise FatalValueError(
                 f"{type(self).__name__} has no hypermodel: override load_model to say how a trial's model is "
                 "loaded from what your run_trial saved"
             )
-        repeat = self._best_repeat(trial)
-        directory = self._project.layout.repeat(trial.trial_id, repeat)
-        return load_model(self.hypermodel, trial.hyperparameters, directory, self._model_options())
+        directory, options = self._checkpoint_dir(trial), self._model_options()
+        with distributed(options):
+            return load_model(self.hypermodel, trial.hyperparameters, directory, options)
+
+    def save_model(self, trial_id: str, model: Any, step: int = 0) -> None:
+        """Keep a model of an overridden `run_trial` as that of its run, in place of an earlier one.
+
+        `step`: the epoch or step that it belongs to. `load_model` and `get_best_models` find it. Called in the
+        child; `run_trial` of this class does it by itself, for the best epoch.
+        """
+        from aiotune.frameworks.keras import save_model
+
+        if isinstance(self._oracle, OracleView):
+            directory = self._oracle.get_trial(trial_id).checkpoint_dir
+        else:  # the run is in this process
+            run = self._project.history().trial(trial_id).runs[-1]
+            directory = self._project.layout.repeat(trial_id, run.repeat)
+        save_model(model, directory, step)
+
+    def _checkpoint_dir(self, trial: Trial) -> Path:
+        return self._project.layout.repeat(trial.trial_id, self._best_repeat(trial))
 
     def _best_repeat(self, trial: Trial) -> int:
         """Return the repeat whose run has the best score."""
@@ -215,6 +322,82 @@ class Tuner:
             return 0
         scores = [objective.get_value(run.metrics) for run in runs]
         return runs[objective.best(scores)].repeat
+
+    # --- one model, outside of a search ---
+
+    async def retrain(
+        self, hp: HyperParameters | Trial, /, *fit_args: Any, **fit_kwargs: Any
+    ) -> Path:
+        """Train the model for `hp`, values or a trial, in a child process; return the file it is saved in.
+
+            hp = tuner.get_best_hyperparameters()[0]
+            path = await tuner.retrain(hp, x_all, y_all, epochs=20)
+
+        The arguments go to `fit`, as those of `search` do; an overridden `run_trial` has no part in it. The
+        model is saved as it is at the end, in a directory of its own in the project. The same call again
+        trains the same model, as far as the framework allows. It may run beside a search; cancelling it ends
+        the child and leaves nothing.
+        """
+        from aiotune.retraining import point_of
+
+        path: Path = await self.train_apart(self._project, point_of(hp), fit_args, fit_kwargs)
+        return path
+
+    async def train_apart(
+        self,
+        project: Project,
+        hp: HyperParameters,
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+    ) -> Any:
+        """Do what `retrain` says. A tuner for another framework does it in its own way."""
+        from aiotune.retraining import retrain
+
+        models = self._models("retrain", kwargs)
+        require_fit_takes(self.hypermodel, args, kwargs, "retrain()")
+        return await retrain(models, hp, args, kwargs)
+
+    async def evaluate(
+        self, model: str | Path | Trial, /, *args: Any, **kwargs: Any
+    ) -> dict[str, float]:
+        """Return a model's metrics by name, computed in a child process: `await tuner.evaluate(path, x, y)`.
+
+        model: a path that `retrain` returned, or a trial, which means the best epoch of its best run. The other
+        arguments go to `model.evaluate`. It may run beside a search.
+        """
+        from aiotune.retraining import evaluate, weights_at, weights_of
+
+        models = self._models("evaluate", kwargs)
+        match model:
+            case Trial():
+                find = partial(weights_of, model, self._checkpoint_dir(model))
+            case str() | Path():
+                find = partial(weights_at, Path(model))
+            case _:
+                raise FatalTypeError(
+                    "evaluate() needs the path that retrain() returned, or a Trial, first; it is of type "
+                    f"{type(model).__name__}"
+                )
+        return await evaluate(models, await anyio.to_thread.run_sync(find), args, kwargs)
+
+    def _models(self, call: str, kwargs: Mapping[str, Any]) -> Models:
+        """Return what makes the models. FatalError for a call that cannot work, whatever the framework says."""
+        from aiotune.retraining import Models
+
+        if self.hypermodel is None:
+            raise FatalValueError(
+                f"{call}() builds the model with the hypermodel, and {type(self).__name__} has none: "
+                "pass hypermodel=, or train in a function of your own"
+            )
+        misplaced = sorted({*_CONSTRUCTOR_KEYWORDS, *Settings.names()} & set(kwargs))
+        if misplaced:
+            raise FatalTypeError(
+                f"{call}() passes its arguments to the model; {', '.join(misplaced)} must be given to "
+                f"{type(self).__name__}(...)"
+            )
+        if call == "evaluate" and "return_dict" in kwargs:
+            raise FatalTypeError("evaluate() always returns a dict: drop return_dict")
+        return Models(self, self.hypermodel, self._model_options(), self._project)
 
     # --- what was found ---
 
@@ -265,33 +448,102 @@ class Tuner:
         for line in results_text(self.trials, self.objective, self.project_dir, num_trials):
             print(line)
 
-    def search_space_summary(self) -> None:
-        """Print the search space. Before the first search the model is built once in a child process to
-        find it, which blocks for as long as the framework's import takes; `await tuner.discover()` does not.
+    def search_space_summary(self, extended: bool = False) -> None:
+        """Print the search space; `extended` changes nothing, as in KerasTuner.
+
+        Before the first search the model is built once in a child process to find it, which blocks for as long
+        as the framework's import takes; `await tuner.discover()` does not.
         """
-        for line in space_text(_run_in_thread(self.discover)):
+        self._project.check_awaited()
+        for line in space_text(_run_in_thread(self._discover)):
             print(line)
+
+    # --- for programs that were written for KerasTuner ---
+
+    def save(self) -> None:
+        """Do nothing: every fact is stored when it happens."""
+
+    def reload(self) -> None:
+        """Read the project anew at the next question, for what another process has done in the meantime.
+
+        No program needs it to continue a project. During a search of this process it does nothing.
+        """
+        self._project.reload()
+
+    def get_state(self) -> dict[str, Any]:
+        """Return nothing: the store has the whole state."""
+        return {}
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """Do nothing: the store has the whole state."""
 
     # --- what travels to a child ---
 
     def for_child(self) -> Tuner:
         """Return a slim copy: the class, the user's attributes, and a view of the oracle."""
         slim = object.__new__(type(self))
-        vars(slim).update({name: value for name, value in vars(self).items() if name != "_project"})
-        slim._oracle = OracleView(self.oracle.objective, self.oracle.max_trials)
+        changed = {
+            "directory": str(self._project.layout.directory),  # absolute, wherever a run changes to
+            "_project": AbsentProject(),
+            "_oracle": OracleView(self.oracle),
+        }
+        for name, value in {**attributes_of(self), **changed}.items():
+            object.__setattr__(slim, name, value)  # a class may watch or refuse what is set
         return slim
 
-    def declare(self, run: RunContext) -> None:
-        """Meet the names of the space in a child, without training."""
-        from aiotune.frameworks.keras import discover
+    @contextmanager
+    def serving(self, run: RunContext) -> Iterator[None]:
+        """Be `self` for this run: in a child, tell of attributes written there; elsewhere nothing."""
+        if not isinstance(self._oracle, OracleView):
+            yield
+            return
+        self._oracle.serve(run)
+        with telling_of_writes(self, run):
+            yield
+
+    def declare(
+        self,
+        run: RunContext,
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] = MappingProxyType({}),
+    ) -> None:
+        """Meet the names of the space in a child, without training, and check the arguments of `search()`."""
+        from aiotune.frameworks.keras import discover, discover_leniently
+        from aiotune.frameworks.keras_folds import check_folds
 
         assert self.hypermodel is not None
-        discover(self.hypermodel, run, self._model_options())
+        if self.trains_by_itself:
+            if self._folds is not None:
+                check_folds(self._folds, args, kwargs, run)
+            # There are no devices to distribute a model over.
+            options = replace(self._model_options(), distribution=None)
+            discover(self.hypermodel, run, options, args, kwargs)
+        else:
+            discover_leniently(self.hypermodel, run)
 
     @property
     def has_discovery(self) -> bool:
-        """Whether the names can be met without training: `run_trial` is not the user's own."""
+        """Whether there are names that can be met without training, in a child."""
+        return self.hypermodel is not None and not self.has_async_trials
+
+    @property
+    def trains_by_itself(self) -> bool:
+        """Whether a run trains a Keras model: `run_trial` is not the user's own."""
         return self.hypermodel is not None and not self._overrides_run_trial()
+
+    def count_folds(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> int:
+        """Return into how many folds the data of `search()` are split: 1 if they are not.
+
+        FatalTypeError, FatalValueError for arguments that cannot be split. An overridden `run_trial` splits
+        what it likes, and only the number counts.
+        """
+        from aiotune.frameworks.keras_folds import count_folds
+
+        if self._folds is None:
+            return 1
+        if self._overrides_run_trial():
+            return self._folds.count(Sample())
+        return count_folds(self._folds, args, kwargs)
 
     @property
     def has_async_trials(self) -> bool:
@@ -304,7 +556,12 @@ class Tuner:
         from aiotune.frameworks.keras import ModelOptions
 
         return ModelOptions(
-            self.objective, self.max_model_size, self.optimizer, self.loss, self.metrics
+            self.objective,
+            self.max_model_size,
+            self.optimizer,
+            self.loss,
+            self.metrics,
+            self.distribution_strategy,
         )
 
 
@@ -324,6 +581,31 @@ _CONSTRUCTOR_KEYWORDS = (
 )
 
 
+def _refuse_idle(*, logger: object, tuner_id: object) -> None:
+    """Raise FatalValueError for arguments of KerasTuner that would have no effect."""
+    if logger is not None:
+        raise FatalValueError(
+            "logger has no effect: drop it. KerasTuner ignores it as well; observers=[function] is shown every "
+            "fact of a search"
+        )
+    if tuner_id is not None:
+        raise FatalValueError(
+            "tuner_id has no effect: drop it. There are no workers to tell apart: one program runs "
+            "max_concurrent_trials= at a time"
+        )
+
+
+def _factory(distribution_strategy: Any) -> Any:
+    """Return the argument if it is None or makes a strategy. FatalTypeError for a strategy itself."""
+    if distribution_strategy is None or callable(distribution_strategy):
+        return distribution_strategy
+    name = type(distribution_strategy).__name__
+    raise FatalTypeError(
+        f"distribution_strategy is a {name} of this process, but models are trained in child processes: pass a "
+        f"function that makes one there, distribution_strategy=lambda: tf.distribute.{name}(), say"
+    )
+
+
 def _at_least_one(name: str, value: int) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise FatalValueError(f"{name}={value!r}: it must be a whole number, 1 or more")
@@ -331,18 +613,10 @@ def _at_least_one(name: str, value: int) -> int:
 
 
 def _run_in_thread(function: Callable[[], Coroutine[Any, Any, Space]]) -> Space:
-    """Run a coroutine function to its end in an event loop of its own, wherever the caller stands."""
-    outcome: list[Space | BaseException] = []
+    """Run a coroutine function to its end in an event loop of its own, wherever the caller stands.
 
-    def work() -> None:
-        try:
-            outcome.append(asyncio.run(function()))
-        except BaseException as error:
-            outcome.append(error)
-
-    thread = threading.Thread(target=work, name="aiotune discover")
-    thread.start()
-    thread.join()
-    if isinstance(outcome[0], BaseException):
-        raise outcome[0]
-    return outcome[0]
+    Ctrl-C cancels it, and returns when what it had begun has ended.
+    """
+    with anyio.from_thread.start_blocking_portal() as portal:
+        space: Space = portal.call(function)
+        return space

@@ -184,7 +184,8 @@ class CpuTimes:
     def now(cls, server: Server) -> CpuTimes:
         own = os.times()
         # Behind the name, which may hold spaces: state is field 3; utime, stime, cutime, cstime are 14 to 17.
-        fields = Path(f"/proc/{server.pid}/stat").read_text().rpartition(")")[2].split()
+        (pid,) = Path(f"/proc/{server.pid}/task/{server.pid}/children").read_text().split()
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         return cls(own.user + own.system, sum(map(int, fields[11:15])) / _TICKS_PER_SECOND)
 
     def __sub__(self, earlier: CpuTimes) -> CpuTimes:

@@ -28,7 +28,7 @@ from common import (
 import aiotune
 
 FRAMEWORKS = {"tensorflow", "keras", "jax", "torch", "sklearn"}
-FUNCTION_PRELOAD = ("aiotune.tuners", "aiotune.program")
+FUNCTION_PRELOAD = ("aiotune.tuners", "aiotune.program", "aiotune.frameworks.keras")
 PROBE = """
 import json, sys, time
 before = set(sys.modules)

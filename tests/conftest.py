@@ -8,7 +8,8 @@ import pytest
 
 import aiotune
 from aiotune.executors.launch import Server, acquire_server, release_server
-from aiotune.program import modules_to_preload
+from aiotune.processes import modules_to_preload
+from aiotune.settings import Settings
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -23,7 +24,7 @@ def keras_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """
     directory = tmp_path_factory.mktemp("keras_server")
     tuner = aiotune.RandomSearch(lambda hp: None, "val_loss", directory=directory)
-    server = acquire_server(modules_to_preload(tuner, ()), log=directory / "server.log")
+    server = acquire_server(modules_to_preload(tuner, (), Settings()), log=directory / "server.log")
     try:
         yield server
     finally:

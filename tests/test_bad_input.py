@@ -26,6 +26,7 @@ from aiotune.errors import (
     StoreUnwritable,
 )
 from aiotune.executors.launch import acquire_server, release_server
+from aiotune.processes import OWN_MODULES
 from aiotune.store.reader import read_facts
 from aiotune.trial import FailureKind
 from tests.support import tuned
@@ -36,7 +37,7 @@ from tests.support.tuned import make
 @pytest.fixture(scope="module", autouse=True)
 def fork_server() -> Iterator[None]:
     """Keep one fork server alive, so that the searches need not launch one each."""
-    server = acquire_server(("aiotune.tuners", "aiotune.program"))
+    server = acquire_server(OWN_MODULES)
     yield
     release_server(server)
 
@@ -62,7 +63,10 @@ async def refusal(kind: type[FatalError], tuner: RandomSearch, *args: Any, **kwa
         ({"executions_per_trial": 0}, FatalValueError, "1 or more"),
         ({"max_concurrent_trials": 0}, FatalValueError, "1 or more"),
         ({"max_trial": 5}, FatalTypeError, "did you mean max_trials"),
-        ({"distribution_strategy": None}, FatalTypeError, "takes no keyword"),
+        ({"distribution_strategy": object()}, FatalTypeError, "distribution_strategy=lambda: "),
+        ({"logger": object()}, FatalValueError, "observers="),
+        ({"tuner_id": "tuner1"}, FatalValueError, "max_concurrent_trials="),
+        ({"mean": 3}, FatalTypeError, "takes no keyword"),
         ({"executor": "thread"}, FatalValueError, '"process" or "inline"'),
         ({"limits": 60}, FatalTypeError, "aiotune.Limits(max_time="),
         ({"resources": 2}, FatalTypeError, "aiotune.Resources(gpus="),
@@ -435,7 +439,8 @@ async def test_a_missing_framework_names_the_extra(
     text = 'raise ModuleNotFoundError("No module named \'keras\'", name="keras")'
     (tmp_path / "keras.py").write_text(text)
     monkeypatch.syspath_prepend(tmp_path)
-    tuner = make(tuned.Parabola, tmp_path, preload=["keras"])
+    # With another module, lest a fork server of other tests be shared that has found the real Keras.
+    tuner = make(tuned.Parabola, tmp_path, preload=["keras", "json"])
     message = await refusal(MissingFramework, tuner)
     assert 'pip install "aiotune[' in message
     assert all(not trial.is_over for trial in tuner.trials)

@@ -6,11 +6,21 @@ from dataclasses import replace
 
 import pytest
 
-from aiotune.events import EndReason, Event, RunEnded, SearchEnded, SpaceGrew, TrialEnded, TrialMet
+from aiotune.events import (
+    EndReason,
+    Event,
+    RunEnded,
+    SearchEnded,
+    SpaceGrew,
+    TrialEnded,
+    TrialMet,
+    TrialPaused,
+    TrialPromoted,
+)
 from aiotune.history import History
 from aiotune.objective import Objective
 from aiotune.observers.board import Board, number_text, time_text, values_text
-from aiotune.trial import FailureKind, RunState, TrialState
+from aiotune.trial import Budget, FailureKind, RunState, TrialState
 from tests.support import facts
 from tests.support.virtual_clock import VirtualClock
 
@@ -24,9 +34,13 @@ MET = TrialMet(4.0, "0000", facts.SPACE, {"units": 64}, is_complete=True)
 class Told:
     """A board, the history that it is told of, and every line that it gave."""
 
-    def __init__(self, max_trials: int | None = 4, starting: str | None = None) -> None:
+    def __init__(
+        self, max_trials: int | None = 4, starting: str | None = None, output: str | None = None
+    ) -> None:
         self.clock = VirtualClock()
-        self.board = Board(Objective("val_loss", "min"), max_trials, self.clock, starting=starting)
+        self.board = Board(
+            Objective("val_loss", "min"), max_trials, self.clock, starting=starting, output=output
+        )
         self.history = History()
         self.lines: list[str] = []
 
@@ -53,9 +67,10 @@ def failed(number: int = 0) -> list[Event]:
 
 
 def test_the_first_lines_say_what_is_searched_and_why_nothing_moves_yet() -> None:
-    told = Told(starting="importing keras")
+    told = Told(starting="importing keras", output="results/trial_<id>/run-<n>.log")
     assert told.tell(facts.opened()) == [
         "search for val_loss (min), 4 trials",
+        "output of the trials: results/trial_<id>/run-<n>.log",
         "starting: importing keras ...",
     ]
     told.tell(SpaceGrew(1.5, None, facts.SPACE), facts.created(), facts.started())
@@ -77,7 +92,7 @@ def test_the_first_news_of_user_code_ends_the_start(news: Event) -> None:
 
 
 def test_a_search_that_is_done_does_not_say_that_it_starts() -> None:
-    told = Told(max_trials=1, starting="importing keras")
+    told = Told(max_trials=1, starting="importing keras", output="results")
     told.history = History([facts.opened(), *facts.whole_trial()])
     assert told.tell(facts.opened()) == ["search for val_loss (min), 1 trials; 1 done before"]
     assert told.board.view().starting is None
@@ -103,6 +118,19 @@ def test_a_finished_trial_is_one_line_beside_the_best() -> None:
     assert told.tell(*worse) == [
         "trial 0001  val_loss 0.5000 (best 0.2500)  epoch 2  5.0 s  units=64 rate=0.01"
     ]
+
+
+def test_a_paused_trial_is_a_line_and_another_one_after_its_promotion_only() -> None:
+    told = Told()
+    lines = told.tell(*facts.whole_trial()[:-1], TrialPaused(9.0, "0000", 0.25, 1))
+    assert lines[-1].startswith("trial 0000  PAUSED  val_loss 0.2500 (best)  epoch 2")
+    assert told.tell(facts.ended()) == []
+    assert told.board.view().done == 1
+    again = Told()
+    again.tell(*facts.whole_trial()[:-1], TrialPaused(9.0, "0000", 0.25, 1))
+    again.tell(TrialPromoted(9.0, "0000", Budget(9, 2)), facts.started(run=1))
+    (line,) = again.tell(facts.run_ended(run=1), facts.ended(score=0.125))
+    assert line.startswith("trial 0000  val_loss 0.1250 (best)")
 
 
 def test_running_trials_show_their_last_epoch_and_value() -> None:
@@ -199,7 +227,9 @@ def test_two_ranges_of_one_name_are_told() -> None:
 
 def test_every_kind_of_fact_is_understood() -> None:
     told = Told()
-    assert told.tell(*facts.every_kind())[-1].startswith("search ended: asked for; 1 trial done")
+    *_, end, best = told.tell(*facts.every_kind())
+    assert end.startswith("search ended: asked for; 1 trial done")
+    assert best.startswith("best: val_loss 0.2500  trial 0000")  # from when it was paused
 
 
 def test_texts() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from aiotune.errors import StoreLocked, StoreUnreadable
-from aiotune.layout import Layout
+from aiotune.layout import Layout, unfinished
 from aiotune.store.cleanup import remove_project
 from aiotune.store.lock import hold_lock
 from aiotune.store.sqlite import open_store
@@ -30,6 +30,12 @@ async def fill(layout: Layout) -> None:
         deep.mkdir(parents=True)
         (deep / "weights").write_bytes(b"1")
         layout.run_log(trial_id, 0).write_text("log")
+    retrained = layout.retrained(1)
+    retrained.directory.mkdir()
+    for path in (*retrained.files, unfinished(retrained.model)):
+        path.write_text("model")
+    layout.evaluation_log.write_text("log")
+    layout.open_evaluation_log(12).write_text("log")
 
 
 async def test_everything_of_aiotune_goes_and_nothing_else(layout: Layout) -> None:
@@ -53,13 +59,17 @@ async def test_files_of_the_user_stay(layout: Layout, tmp_path: Path) -> None:
         layout.trial("0000") / "plot.png",
         layout.trial("0000") / "run-notes.log",
         layout.trial("0001") / "repeat-best" / "weights",
+        layout.root / "evaluate-mine.log",
+        layout.root / "retrained_best" / "model.keras",
+        layout.retrained(1).directory / "plot.png",
     ]
     for path in kept:
         path.parent.mkdir(exist_ok=True)
         path.write_text("mine")
     remove_project(layout)
     assert sorted(layout.root.rglob("*")) == sorted(
-        [*kept, layout.trial("0000"), layout.trial("0001"), kept[-1].parent, link]
+        [*kept, layout.trial("0000"), layout.trial("0001"), link]
+        + [path.parent for path in kept[3:] if path.parent != layout.root]
     )
     assert (outside / "repeat-0" / "mine").exists()
 

@@ -8,7 +8,7 @@ from aiotune.errors import FatalTypeError
 from aiotune.executors.base import Finished, Met, Observed, RunEvent, Started
 from aiotune.executors.context import RunContext, StopRun, ending_of, perform, run_seed
 from aiotune.space import Float
-from aiotune.trial import FailureKind
+from aiotune.trial import Budget, FailureKind
 from tests.support.runs import assign, of_kind
 
 
@@ -124,3 +124,19 @@ def test_out_of_memory_is_told_from_other_errors(error: Exception) -> None:
     ending = ending_of(error)
     assert not isinstance(ending, Finished)
     assert ending.kind is FailureKind.OUT_OF_MEMORY
+
+
+def test_a_budget_is_among_the_values_but_no_part_of_the_point(tmp_path: Path) -> None:
+    run, channel = context(tmp_path, budget=Budget(9, 3, bracket=2, rung=1), values={"rate": 0.5})
+    hp = run.hyperparameters
+    hp.Float("rate", 0.0, 1.0)
+    assert hp.values == {
+        "rate": 0.5,
+        "tuner/epochs": 9,
+        "tuner/initial_epoch": 3,
+        "tuner/bracket": 2,
+        "tuner/round": 1,
+    }
+    run.announce(is_complete=True)
+    (met,) = of_kind(channel.events, Met)
+    assert dict(met.values) == {"rate": 0.5}

@@ -8,8 +8,8 @@ import os
 import re
 import sqlite3
 import sys
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, closing
+from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +19,14 @@ from aiotune import EndReason, Objective, RandomSearch, SearchResult, Trial
 from aiotune.errors import FatalTypeError, FatalValueError
 from aiotune.events import StopRequested, TrialEnded
 from aiotune.executors.launch import Server, acquire_server, release_server
+from aiotune.processes import OWN_MODULES
 from aiotune.trial import RunState
 from tests.support import keras_search, tuned
 from tests.support.keras_search import EPOCHS
+from tests.support.meeting import meeting
 from tests.support.programs import run_program
 from tests.support.tuned import make
 
-LONGEST_SECONDS = 120.0  # far above what anything here takes; reaching it is a failure
 FRAMEWORKS = {"tensorflow", "keras", "jax", "torch"}
 FILES = re.compile(  # those that layout.py names
     r"study\.db|study\.lock|server\.log|trial_(\d{4}|discovery)/(run-\d+\.log|repeat-\d+/.+)"
@@ -35,7 +36,7 @@ FILES = re.compile(  # those that layout.py names
 @pytest.fixture(scope="module", autouse=True)
 def fork_server() -> Iterator[None]:
     """Keep one fork server alive, so that the searches need not launch one each."""
-    server = acquire_server(("aiotune.tuners", "aiotune.program"))
+    server = acquire_server(OWN_MODULES)
     yield
     release_server(server)
 
@@ -334,30 +335,6 @@ async def test_a_fit_of_ones_own_returns_a_number_or_a_dict(
         assert trial.score == trial.metrics["best"]
 
 
-class Meeting:
-    """Where a child waits until the test lets it go on."""
-
-    def __init__(self) -> None:
-        self.port = 0
-        self._arrived: asyncio.Queue[asyncio.StreamWriter] = asyncio.Queue()
-
-    async def meet(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await self._arrived.put(writer)
-
-    async def arrival(self) -> asyncio.StreamWriter:
-        async with asyncio.timeout(LONGEST_SECONDS):
-            return await self._arrived.get()
-
-
-@asynccontextmanager
-async def meeting() -> AsyncIterator[Meeting]:
-    place = Meeting()
-    server = await asyncio.start_server(place.meet, "127.0.0.1", 0)
-    place.port = server.sockets[0].getsockname()[1]
-    async with server:
-        yield place
-
-
 async def test_a_stop_ends_a_fit_at_the_next_batch(keras_server: Server, tmp_path: Path) -> None:
     diary = tmp_path / "diary"
     async with meeting() as place:
@@ -416,13 +393,13 @@ async def test_an_objective_that_keras_does_not_log_names_what_it_does(
     assert 'Did you mean "val_accuracy"?' in str(caught.value)
 
 
-async def test_a_misspelt_argument_of_fit_ends_the_search_at_once(
+async def test_a_misspelt_argument_of_fit_ends_the_search_before_the_first_trial(
     keras_server: Server, tmp_path: Path
 ) -> None:
     tuner = keras_tuner(tmp_path, max_concurrent_trials=1)
     with pytest.raises(FatalTypeError, match=r"model\.fit: .*'epoch'.* it takes .*epochs"):
         await tuner.search(**fit_arguments(epoch=5))
-    assert [trial.status for trial in tuner.trials] == ["RUNNING"]
+    assert tuner.trials == ()
 
 
 def test_a_program_without_keras_searches_and_then_loads_the_best_model(tmp_path: Path) -> None:
@@ -431,28 +408,65 @@ def test_a_program_without_keras_searches_and_then_loads_the_best_model(tmp_path
         """
         import asyncio, json, sys
         import aiotune
+        from aiotune.executors.launch import acquire_server, release_server
+        from aiotune.processes import modules_to_preload
+        from aiotune.settings import Settings
         from tests.support import keras_search
 
         x, y, xv, yv = keras_search.data()
         tuner = aiotune.RandomSearch(
             keras_search.build, "val_loss", max_trials=3, seed=3, directory=sys.argv[1], gpus=0
         )
+        # One import for all that follows.
+        server = acquire_server(modules_to_preload(tuner, (), Settings()))
         search = tuner.search(
             x, y, validation_data=(xv, yv), epochs=keras_search.EPOCHS, verbose=0
         )
         result = asyncio.run(search)
+        best = tuner.get_best_hyperparameters()[0]
+        path = asyncio.run(tuner.retrain(best, x, y, epochs=keras_search.EPOCHS, verbose=0))
+        told = asyncio.run(tuner.evaluate(path, xv, yv, verbose=0))
+        release_server(server)
         loaded = sorted({"tensorflow", "keras", "jax", "torch"} & set(sys.modules))
+        model = tuner.hypermodel.build(best)
+        model.load_weights(path)
+        again = model.evaluate(xv, yv, verbose=0, return_dict=True)
+        inline = aiotune.RandomSearch(
+            keras_search.build, "val_loss", seed=3, directory=sys.argv[1], gpus=0, executor="inline"
+        )
+        here = asyncio.run(inline.retrain(best, x, y, epochs=keras_search.EPOCHS, verbose=0))
+        try:
+            asyncio.run(inline.retrain(best, x[1:], y, verbose=0))
+        except aiotune.errors.FatalRuntimeError as error:
+            refused = str(error)
+        retrained = [told, again, asyncio.run(inline.evaluate(here, xv, yv, verbose=0))]
+        left = [path.name for path in here.parent.iterdir()]
         scores = [
             [model.evaluate(xv, yv, verbose=0)[0], trial.score]
             for model, trial in zip(tuner.get_best_models(2), tuner.get_best_trials(2))
         ]
-        print(json.dumps({"reason": result.reason, "loaded": loaded, "scores": scores}))
+        print(json.dumps({
+            "reason": result.reason,
+            "loaded": loaded,
+            "scores": scores,
+            "retrained": retrained,
+            "left": sorted(left),
+            "refused": refused,
+            "directories": sorted(each.name for each in here.parents[1].glob("retrained_*")),
+        }))
         """,
         tmp_path,
     )
     told = json.loads(printed.splitlines()[-1])
     assert told["reason"] == "max_trials"
     assert told["loaded"] == []
+    child, loaded, inline = told["retrained"]
+    assert child == pytest.approx(loaded, abs=1e-6)
+    assert child == pytest.approx(inline, abs=1e-6)
+    assert told["left"] == ["build.json", "hyperparameters.json", "model.keras"]
+    assert told["directories"] == ["retrained_0", "retrained_1"]
+    assert "Data cardinality is ambiguous" in told["refused"]
+    assert "Its log" not in told["refused"]
     assert len(told["scores"]) == 2
     for again, score in told["scores"]:
         assert again == pytest.approx(score, abs=1e-6)

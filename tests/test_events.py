@@ -30,7 +30,10 @@ TEXT = st.text(st.characters(codec=None), max_size=20)
 NUMBERS = st.floats(allow_nan=False)
 METRICS = st.dictionaries(TEXT, NUMBERS, max_size=4)
 SCALARS = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False), TEXT)
-BUDGETS = st.builds(Budget, st.integers(0, 1000), st.integers(0, 1000))
+COUNTS = st.integers(0, 1000)
+BUDGETS = st.builds(
+    Budget, COUNTS, COUNTS, st.none() | COUNTS, st.none() | COUNTS, COUNTS, st.booleans()
+)
 
 
 def travelled(event: Event) -> Event:

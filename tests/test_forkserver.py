@@ -83,7 +83,7 @@ def test_nothing_outlives_the_caller(tmp_path: Path, number: signal.Signals) -> 
         for run in range(2):
             (tmp_path / f"ready-{run}").open("rb").close()  # waits for the run to open it
         family = descendants(program.pid)
-        assert len(family) == 7  # the server, two runs, two children of each
+        assert len(family) == 8  # the guardian, the server, two runs, two children of each
         program.send_signal(number)
         program.wait()
         assert all_gone(family, seconds=5)
@@ -99,7 +99,7 @@ def test_server_ends_with_a_caller_that_dies_during_the_imports(tmp_path: Path) 
         with caller(str(tmp_path), "endless") as program:
             (tmp_path / "gate").open("rb").close()
             family = descendants(program.pid)
-            assert len(family) == 1
+            assert len(family) == 2
             program.kill()
             program.wait()
             assert all_gone(family, seconds=5)
@@ -115,7 +115,8 @@ def test_ctrl_c_in_the_terminal_reaches_the_caller_only(tmp_path: Path) -> None:
         family = descendants(program.pid)
         groups = {os.getpgid(each.pid) for each in family}
         assert os.getpgid(program.pid) not in groups
-        (server,) = psutil.Process(program.pid).children()
+        (guardian,) = psutil.Process(program.pid).children()
+        (server,) = guardian.children()
         for run in server.children():
             run.send_signal(signal.SIGINT)
         assert [run.is_running() for run in server.children()] == [True, True]

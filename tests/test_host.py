@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from aiotune.devices.host import RUN_MEMORY_BYTES, Host, read_host
+from aiotune.devices.host import Host, read_host
 
 
 def build(root: Path, files: dict[str, str]) -> Path:
@@ -115,9 +115,9 @@ def test_memory(tmp_path: Path, files: dict[str, str], memory_bytes: int) -> Non
         (Host((0, 1, 2, 3)), 4),
         (Host((0, 1, 2, 3), quota_cores=2.9), 2),
         (Host((0, 1, 2, 3), quota_cores=0.5), 1),
-        (Host((0, 1, 2, 3), memory_bytes=3 * RUN_MEMORY_BYTES + 1), 3),
-        (Host((0, 1, 2, 3), memory_bytes=0), 1),
+        (Host((0, 1, 2, 3), quota_cores=9.0), 4),
+        (Host((0, 1, 2, 3), memory_bytes=0), 4),  # another bound, which measures move
     ],
 )
-def test_slots_keep_to_the_tightest_bound(host: Host, slots: int) -> None:
+def test_slots_keep_to_cores_and_quota(host: Host, slots: int) -> None:
     assert host.slots == slots

@@ -9,6 +9,8 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,21 +22,33 @@ from aiotune.frameworks.keras import TrainingHooks
 ROOT = Path(__file__).parent.parent
 RunProgram = Callable[[str], Any]
 
+# JAX compiles for a second or more in each program, so it runs those that meet the backend: where training
+# keeps its state, when callbacks are called, what weights and optimizers are made of.
+on_every_backend = pytest.mark.parametrize("run", ["tensorflow", "torch", "jax"], indirect=True)
 
-@pytest.fixture(scope="module")
-def keras_host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[subprocess.Popen[str]]:
-    log = tmp_path_factory.mktemp("keras") / "host.log"
-    environment = os.environ | {"CUDA_VISIBLE_DEVICES": "-1", "TF_CPP_MIN_LOG_LEVEL": "2"}
+
+@contextmanager
+def keras_host(
+    backend: str, log: Path, programs: str = "tests.support.keras_programs"
+) -> Iterator[subprocess.Popen[str]]:
+    variables = {
+        "KERAS_BACKEND": backend,
+        "CUDA_VISIBLE_DEVICES": "-1",
+        "TF_CPP_MIN_LOG_LEVEL": "2",
+        # The programs compile much alike.
+        "JAX_COMPILATION_CACHE_DIR": str(log.parent / "compiled"),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    }
     with (
         log.open("w") as errors,
         subprocess.Popen(
-            [sys.executable, "-m", "tests.support.keras_host"],
+            [sys.executable, "-m", "tests.support.keras_host", programs],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=errors,
             text=True,
             cwd=ROOT,
-            env=environment,
+            env=os.environ | variables,
         ) as host,
     ):
         yield host
@@ -42,27 +56,32 @@ def keras_host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[subprocess.
         host.stdin.close()
 
 
-@pytest.fixture(scope="module")
-def run(keras_host: subprocess.Popen[str], tmp_path_factory: pytest.TempPathFactory) -> RunProgram:
+@pytest.fixture(scope="module", params=["tensorflow", "torch"])
+def run(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[RunProgram]:
     """Call it with a program's name to get the program's result; each program runs once."""
+    directory = tmp_path_factory.mktemp(request.param)
+    with keras_host(request.param, directory / "host.log") as host:
+        yield functools.cache(partial(run_program, host, directory))
 
-    @functools.cache
-    def run_program(program: str) -> Any:
-        assert keras_host.stdin is not None
-        assert keras_host.stdout is not None
-        request = [program, str(tmp_path_factory.mktemp(program))]
-        keras_host.stdin.write(json.dumps(request) + "\n")
-        keras_host.stdin.flush()
-        answer = json.loads(keras_host.stdout.readline() or '{"error": "the host died"}')
-        assert "error" not in answer, answer["error"]
-        return answer["result"]
 
-    return run_program
+def run_program(host: subprocess.Popen[str], directory: Path, program: str) -> Any:
+    assert host.stdin is not None
+    assert host.stdout is not None
+    place = directory / program
+    place.mkdir()
+    host.stdin.write(json.dumps([program, str(place)]) + "\n")
+    host.stdin.flush()
+    answer = json.loads(host.stdout.readline() or '{"error": "the host died"}')
+    assert "error" not in answer, answer["error"]
+    return answer["result"]
 
 
 # Training
 
 
+@on_every_backend
 def test_every_epoch_is_reported_as_keras_records_it(run: RunProgram) -> None:
     got = run("reports")
     assert got["epochs"] == [0, 1, 2]
@@ -72,16 +91,19 @@ def test_every_epoch_is_reported_as_keras_records_it(run: RunProgram) -> None:
     assert set(got["observed"][0][1]) == {"loss", "accuracy", "val_loss", "val_accuracy"}
 
 
+@on_every_backend
 def test_names_are_announced_as_complete_after_the_build(run: RunProgram) -> None:
     got = run("reports")
     assert got["complete"] == [True]
     assert got["names"] == ["units"]
 
 
+@on_every_backend
 def test_only_whole_files_are_left(run: RunProgram) -> None:
     assert run("reports")["files"] == ["best.json", "best.weights.h5", "build.json"]
 
 
+@on_every_backend
 def test_the_best_epoch_is_kept_not_the_last(run: RunProgram) -> None:
     got = run("best_epoch")
     best = min(got["scores"])
@@ -90,11 +112,13 @@ def test_the_best_epoch_is_kept_not_the_last(run: RunProgram) -> None:
     assert got["reloaded"] == pytest.approx(best, abs=1e-6)
 
 
+@on_every_backend
 def test_the_optimizer_comes_back_too(run: RunProgram) -> None:
     got = run("optimizer_state")
     assert got == {"iterations": 4, "is_used": True}
 
 
+@on_every_backend
 def test_a_stop_in_training_ends_at_the_next_batch(run: RunProgram) -> None:
     got = run("stop_in_training")
     assert got["error"] == ["StopRun", "pruned"]
@@ -105,6 +129,7 @@ def test_a_stop_in_training_ends_at_the_next_batch(run: RunProgram) -> None:
     assert got["files"] == ["best.json", "best.weights.h5", "build.json"]
 
 
+@on_every_backend
 def test_a_stop_in_validation_ends_at_the_next_batch(run: RunProgram) -> None:
     got = run("stop_in_validation")
     assert got["error"] == ["StopRun", "pruned"]
@@ -118,6 +143,7 @@ def test_a_stop_before_training_comes_after_the_names(run: RunProgram) -> None:
     assert got == {"error": ["StopRun", "duplicate"], "observed": [], "met": 1}
 
 
+@on_every_backend
 def test_a_stop_in_answer_to_a_report_begins_no_other_epoch(run: RunProgram) -> None:
     got = run("stop_after_report")
     assert got["error"] == ["StopRun", "pruned"]
@@ -141,11 +167,13 @@ def test_epochs_without_validation_are_reported_and_have_no_score(run: RunProgra
     assert got["best"] == {"epoch": best, "score": scores[best]}
 
 
+@on_every_backend
 def test_a_budget_sets_the_epochs_and_goes_on_from_the_checkpoint(run: RunProgram) -> None:
     got = run("budgets")
     first, continued, restarted = got["steps"]
     assert (first, continued) == ([0, 1], [2, 3])
-    assert got["start"] == pytest.approx(got["before"], abs=1e-6)
+    assert got["start"] == pytest.approx([got["before"]] * 2, abs=1e-6)
+    assert (got["is_better"], got["same"]) == (True, True)  # a budget that is trained again
     assert restarted == [0, 1, 2, 3]  # the checkpoint is gone
 
 
@@ -164,6 +192,7 @@ def test_steps_count_up_over_two_fits(run: RunProgram) -> None:
     assert run("two_fits") == [0, 1, 2, 3]
 
 
+@on_every_backend
 def test_hooks_are_called_in_training(run: RunProgram) -> None:
     got = run("hooks")
     assert got["epochs"] == [["epoch", "0000", epoch, True, True] for epoch in (0, 1)]
@@ -181,6 +210,7 @@ def test_metrics_that_are_no_single_number_are_left_out(run: RunProgram) -> None
 # Ways to write a model
 
 
+@on_every_backend
 def test_models_of_every_kind_load_with_the_same_score(run: RunProgram) -> None:
     got = run("reload_architectures")
     assert set(got) == {"lazy", "subclassed", "batch_norm", "functional", "two_inputs"}
@@ -210,12 +240,14 @@ def test_names_met_in_fit_are_announced(run: RunProgram) -> None:
     assert got["complete"][0] is False
 
 
+@on_every_backend
 def test_a_fit_without_our_callbacks_still_leaves_weights(run: RunProgram) -> None:
     got = run("fit_without_callbacks")
     assert got["observed"] == []
     assert got["reloaded"] == pytest.approx(got["score"], abs=1e-6)
 
 
+@on_every_backend
 def test_a_loop_of_ones_own_reports_through_the_callbacks(run: RunProgram) -> None:
     got = run("own_loop")
     assert [step for step, _ in got["observed"]] == [0, 1, 2]
@@ -311,6 +343,7 @@ def test_overrides_replace_their_part_of_compile_only(run: RunProgram) -> None:
     assert got["metrics"]["is_halved"]
 
 
+@on_every_backend
 def test_a_build_keeps_settings_and_draws_from_the_seed(run: RunProgram) -> None:
     got = run("sessions")
     assert got["policy"] == "mixed_bfloat16"

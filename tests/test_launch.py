@@ -9,6 +9,7 @@ import pytest
 
 from aiotune.executors.launch import ServerLost, acquire_server, release_server
 from tests.support.processes import is_gone
+from tests.support.programs import run_program
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the fork server is Linux's")
 
@@ -35,10 +36,13 @@ def test_other_imports_want_another_server() -> None:
         acquire_server(["json"], environment=environment()),
         acquire_server(environment=environment(KERAS_BACKEND="jax")),
         acquire_server(environment=environment(UNRELATED="value")),
+        acquire_server(environment=environment(), start_method="spawn"),
+        acquire_server(["json"], environment=environment(), start_method="spawn"),
     ]
     try:
-        assert len({server.pid for server in servers}) == 3
+        assert len({server.pid for server in servers}) == 4
         assert servers[0] is servers[3]
+        assert servers[4] is servers[5]  # which imports nothing
     finally:
         for server in servers:
             release_server(server)
@@ -90,3 +94,70 @@ def test_log_has_what_the_server_prints(tmp_path: Path) -> None:
     finally:
         sys.path.remove(str(tmp_path))
     assert "hello from the import" in log.read_text()
+
+
+CALLER = """
+import asyncio, os, signal, sys, threading
+from pathlib import Path
+import psutil
+from tests.support import tuned
+
+def reap_all():
+    while True:
+        try:
+            os.waitpid(-1, 0)
+        except ChildProcessError:
+            if is_over.wait(0.001):
+                break
+
+is_over = threading.Event()
+if sys.argv[2] == "ignores":
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+else:
+    thief = threading.Thread(target=reap_all)
+    thief.start()
+
+def kill_server(event, history):
+    if type(event).__name__ == "Reported" and not killed:
+        (guardian,) = psutil.Process().children()
+        killed.extend(guardian.children())
+        killed[0].kill()
+
+killed = []
+tuner = tuned.make(tuned.Parabola, Path(sys.argv[1]), observers=[kill_server])
+result = asyncio.run(tuner.search(verbose=0))
+is_over.set()
+print([trial.status for trial in result.trials], len(psutil.Process().children()))
+"""
+
+
+@pytest.mark.parametrize("caller", ["ignores", "reaps"])
+def test_search_of_a_caller_that_ignores_or_reaps_all_its_children(
+    tmp_path: Path, caller: str
+) -> None:
+    printed = run_program(CALLER, tmp_path, caller)
+    assert printed.split("\n")[-2] == f"{['COMPLETED'] * 4} 0"
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
+def test_fork_of_the_caller_cannot_harm_the_server() -> None:
+    server = acquire_server(environment=environment())
+    try:
+        pid = os.fork()
+        if pid == 0:
+            try:
+                server.kill()
+                server.end(0, 0)
+                release_server(server)  # as if it unwound the caller's stack
+                os._exit(0 if server.is_alive else 1)
+            finally:
+                os._exit(2)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+        again = acquire_server(environment=environment())
+        assert again is server
+        release_server(again)
+        assert not is_gone(server.pid)
+        assert server.is_alive
+    finally:
+        release_server(server)
+    assert is_gone(server.pid)

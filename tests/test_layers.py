@@ -17,18 +17,19 @@ PACKAGE = ROOT / "aiotune"
 
 # Ground first: a module, or a folder, imports only from what stands before it. The design has the same list.
 LAYERS = (
-    "errors version clock",
+    "errors version clock absent engine src",
     "labels kinds space hyperparameters",
-    "objective outcome trial events history resources layout",
+    "objective outcome metrics trial ranking events history resources layout",
     "oracles",
     "store",
     "devices",
     "executors",
     "recorder settlement conclusion plan discovery end_rules runner scheduler",
-    "hypermodel frameworks applications",
-    "program settings project results retention event_log observers search",
-    "tuner tuners",
-    "cli",
+    "arguments lazy folds hypermodel frameworks applications",
+    "program settings project processes child_self results retention event_log notebook "
+    "observers search job retraining refitting",
+    "tuner sklearn_tuner tuners",
+    "kerastuner_files kerastuner_objective kerastuner_points kerastuner_facts kerastuner_import cli __main__",
 )
 ORDER = " ".join(LAYERS).split()
 
@@ -36,13 +37,14 @@ HOMES: Mapping[str, tuple[str, ...]] = {
     "aiosqlite": ("store.sqlite",),
     "pynvml": ("devices.nvml",),
     "cloudpickle": ("executors.payload",),
-    "threadpoolctl": ("executors.libraries",),
+    "threadpoolctl": ("executors.libraries", "oracles.one_thread"),
     "rich": ("observers.progress", "cli"),
     "keras": ("frameworks", "applications"),
     "tensorflow": ("frameworks", "applications"),
     "jax": ("frameworks",),
     "torch": ("frameworks",),
     "sklearn": ("frameworks",),
+    "tensorboard": ("frameworks.keras_tensorboard",),
 }
 EVERYWHERE = {"anyio", "numpy", "scipy"}
 
@@ -160,7 +162,7 @@ def test_a_third_party_package_has_one_home(name: str) -> None:
 
 def test_frameworks_are_imported_when_a_function_is_called() -> None:
     """The caller's process may import these modules; it must load no framework by that."""
-    frameworks = {"keras", "tensorflow", "jax", "torch", "sklearn"}
+    frameworks = {"keras", "tensorflow", "jax", "torch", "sklearn", "tensorboard"}
     for name, tree in modules().items():
         at_import = ast.Module([node for node in tree.body if not _is_type_block(node)], [])
         loaded = {

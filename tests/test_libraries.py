@@ -10,13 +10,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from aiotune.executors.libraries import Settings, apply_settings
+from aiotune.executors.imports import Imports
+from aiotune.executors.libraries import Settings, apply_settings, seed_keras
 
 SETTINGS = Settings(seed=7, threads=3, has_gpu=False)
 
 TORCH = """
 calls = {}
 def set_num_threads(number): calls["threads"] = number
+def set_num_interop_threads(number): calls["interop"] = number
 def manual_seed(number): calls["seed"] = number
 """
 
@@ -36,10 +38,17 @@ def own_imports(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         sys.modules.pop(name, None)
 
 
+def apply(settings: Settings) -> None:
+    """Apply the settings as a run does."""
+    imports = Imports()
+    imports.install()
+    apply_settings(settings, imports)
+
+
 def test_python_and_numpy_are_seeded() -> None:
     draws = []
     for seed in (7, 7, 8):
-        apply_settings(Settings(seed=seed, threads=0, has_gpu=False))
+        apply(Settings(seed=seed, threads=0, has_gpu=False))
         draws.append((random.random(), np.random.rand()))
     assert draws[0] == draws[1]
     assert draws[0] != draws[2]
@@ -48,9 +57,9 @@ def test_python_and_numpy_are_seeded() -> None:
 def test_library_imported_later_is_set_then(tmp_path: Path) -> None:
     (tmp_path / "torch.py").write_text(TORCH)
     importlib.invalidate_caches()
-    apply_settings(SETTINGS)
+    apply(SETTINGS)
     torch: Any = importlib.import_module("torch")
-    assert torch.calls == {"threads": 3, "seed": 7}
+    assert torch.calls == {"threads": 3, "interop": 3, "seed": 7}
     assert torch.__spec__.loader.get_source("torch") == TORCH  # it is the usual loader
 
 
@@ -71,22 +80,85 @@ def test_loaded_library_is_set_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
         random=SimpleNamespace(set_seed=setter("seed")),
     )
     monkeypatch.setitem(sys.modules, "tensorflow", tensorflow)
-    apply_settings(SETTINGS)
+    apply(SETTINGS)
     assert calls == {"intra": 3, "inter": 3, "seed": 7}
     calls.clear()
-    apply_settings(Settings(seed=8, threads=0, has_gpu=False))
+    apply(Settings(seed=8, threads=0, has_gpu=False))
     assert calls == {"seed": 8}
+
+
+@pytest.mark.parametrize(
+    ("found", "has_gpu", "variables", "placed"),
+    [
+        ("cuda", True, {}, "cuda"),
+        ("cuda", False, {}, "cpu"),
+        ("cuda:1", False, {"KERAS_TORCH_DEVICE": "cuda:1"}, "cpu"),
+        ("cpu", True, {}, "cuda"),
+        ("cpu", True, {"KERAS_TORCH_DEVICE": "cpu"}, "cpu"),
+        ("xpu", False, {}, "xpu"),
+    ],
+)
+def test_keras_on_torch_uses_the_device_that_the_run_has(
+    monkeypatch: pytest.MonkeyPatch,
+    found: str,
+    has_gpu: bool,
+    variables: dict[str, str],
+    placed: str,
+) -> None:
+    torch = ModuleType("torch")
+    exec(TORCH, vars(torch))
+    vars(torch)["cuda"] = SimpleNamespace(is_available=lambda: True)
+    core: Any = ModuleType("keras.src.backend.torch.core")
+    core.DEFAULT_DEVICE = found  # as it was when the fork server imported it
+    monkeypatch.setitem(sys.modules, "torch", torch)
+    monkeypatch.setitem(sys.modules, core.__name__, core)
+    monkeypatch.delenv("KERAS_TORCH_DEVICE", raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    apply(Settings(seed=7, threads=3, has_gpu=has_gpu))
+    assert placed == core.DEFAULT_DEVICE
+
+
+def test_jax_takes_the_platforms_of_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    updates: list[tuple[str, str]] = []
+    jax: Any = ModuleType("jax")
+    jax.config = SimpleNamespace(update=lambda name, value: updates.append((name, value)))
+    monkeypatch.setitem(sys.modules, "jax", jax)
+    monkeypatch.delenv("JAX_PLATFORMS", raising=False)
+    apply(SETTINGS)
+    assert updates == []
+    monkeypatch.setenv("JAX_PLATFORMS", "cpu")
+    apply(SETTINGS)
+    assert updates == [("jax_platforms", "cpu")]
+
+
+def test_keras_is_seeded_without_importing_tensorflow(monkeypatch: pytest.MonkeyPatch) -> None:
+    def set_random_seed(seed: int) -> None:
+        raise AssertionError("it imports TensorFlow")
+
+    keras: Any = ModuleType("keras")
+    keras.utils = SimpleNamespace(set_random_seed=set_random_seed)
+    torch: Any = ModuleType("torch")
+    exec(TORCH, vars(torch))
+    monkeypatch.setitem(sys.modules, "torch", torch)
+    draws = []
+    for seed in (7, 7, 8):
+        seed_keras(keras, seed)
+        draws.append((random.random(), np.random.rand(), torch.calls["seed"]))
+    assert draws[0] == draws[1]
+    assert not set(draws[0]) & set(draws[2])
 
 
 def test_library_that_refuses_costs_a_note_only(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setitem(sys.modules, "torch", ModuleType("torch"))
-    apply_settings(SETTINGS)
+    apply(SETTINGS)
     assert "torch refused" in capsys.readouterr().err
 
 
-def test_missing_library_stays_missing() -> None:
-    apply_settings(SETTINGS)
+def test_missing_library_stays_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    apply(SETTINGS)
+    monkeypatch.setattr(sys, "path", [])
     with pytest.raises(ModuleNotFoundError):
         importlib.import_module("torch")

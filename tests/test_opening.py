@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,9 @@ from typing import Any
 import pytest
 
 from aiotune.devices.host import read_host
+from aiotune.devices.ledger import Ledger
 from aiotune.devices.opening import open_pool
+from aiotune.devices.run_memory import RUN_MEMORY_BYTES
 from aiotune.errors import DeviceError, FatalTypeError, FatalValueError
 from aiotune.resources import Resources
 from tests.support.fake_nvml import FakeCard, FakeNvml, fake_cards
@@ -17,6 +20,23 @@ A, B, C = fake_cards(3)
 THREE = FakeNvml([A, B, C])
 NONE = FakeNvml(faults={"nvmlInit": 12})
 CORES = read_host().cores
+
+
+def build(root: Path, **files: str) -> Path:
+    """Return a root with these files of a control group of version 2, and of /proc."""
+    places = {
+        "cpu_max": "sys/fs/cgroup/cpu.max",
+        "meminfo": "proc/meminfo",
+    }
+    for name, text in {"cgroup": "0::/\n", **files}.items():
+        path = root / places.get(name, "proc/self/cgroup")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return root
+
+
+def available(memory_bytes: int) -> str:
+    return f"MemAvailable: {memory_bytes // 1024} kB\n"
 
 
 async def test_gpus_are_slots() -> None:
@@ -40,11 +60,8 @@ async def test_without_gpus_the_processor_has_slots(tmp_path: Path) -> None:
 
 
 async def test_the_cpu_quota_bounds_the_slots(tmp_path: Path) -> None:
-    (tmp_path / "proc/self").mkdir(parents=True)
-    (tmp_path / "proc/self/cgroup").write_text("0::/\n")
-    (tmp_path / "sys/fs/cgroup").mkdir(parents=True)
-    (tmp_path / "sys/fs/cgroup/cpu.max").write_text("100000 100000\n")
-    pool = await open_pool(environment={}, nvml=NONE, root=tmp_path)
+    root = build(tmp_path, cpu_max="100000 100000\n")
+    pool = await open_pool(environment={}, nvml=NONE, root=root, ledger=Ledger())
     assert pool.slots == 1
     lease = pool.lease_nowait(Resources())
     assert lease is not None
@@ -54,6 +71,85 @@ async def test_the_cpu_quota_bounds_the_slots(tmp_path: Path) -> None:
 async def test_a_stated_number_of_slots_holds_on_the_processor() -> None:
     pool = await open_pool(environment={}, nvml=NONE, max_concurrent=len(CORES) + 1)
     assert pool.slots == len(CORES) + 1
+
+
+async def test_before_a_measure_memory_bounds_the_slots_but_not_the_share(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
+    root = build(tmp_path, meminfo=available(3 * RUN_MEMORY_BYTES))
+    pool = await open_pool(environment={}, nvml=NONE, root=root, ledger=Ledger())
+    leases = [pool.lease_nowait(Resources()) for _ in range(3)]
+    assert [lease and lease.cores for lease in leases] == [(0,), (1,), (2,)]
+    assert pool.lease_nowait(Resources()) is None
+    pool.measure(RUN_MEMORY_BYTES // 8)
+    assert pool.slots == 8
+    more = pool.lease_nowait(Resources())
+    assert more is not None
+    assert more.cores == (3,)
+
+
+@pytest.mark.parametrize(
+    ("choice", "slots"),
+    [
+        ({"nvml": NONE, "max_concurrent": 2}, 2),
+        ({"nvml": THREE}, 3),
+        ({"nvml": THREE, "max_concurrent": 2}, 2),
+    ],
+)
+async def test_measures_change_nothing_for_gpus_or_where_the_user_said_how_many(
+    choice: dict[str, Any], slots: int, tmp_path: Path
+) -> None:
+    root = build(tmp_path, meminfo=available(2**20))
+    pool = await open_pool(environment={}, root=root, ledger=Ledger(), **choice)
+    for memory_bytes in (1, 2**40):
+        pool.measure(memory_bytes)
+        assert pool.slots == slots
+
+
+async def test_runs_in_the_caller_are_counted_and_share_the_cores(tmp_path: Path) -> None:
+    ledger, root = Ledger(), build(tmp_path, meminfo=available(2**20))
+    here = await open_pool(
+        environment={}, nvml=NONE, root=root, max_concurrent=1, in_caller=True, ledger=ledger
+    )
+    children = await open_pool(
+        environment={}, nvml=NONE, root=root, max_concurrent=1, ledger=ledger
+    )
+    one, other = here.lease_nowait(Resources()), children.lease_nowait(Resources())
+    assert one is not None
+    assert other is not None
+    assert one.cores == other.cores == CORES
+    assert here.lease_nowait(Resources()) is None
+    assert children.lease_nowait(Resources()) is None
+
+
+async def test_memory_is_no_bound_for_runs_in_the_caller(tmp_path: Path) -> None:
+    root = build(tmp_path, meminfo=available(2**20))
+    pool = await open_pool(environment={}, nvml=NONE, root=root, in_caller=True, ledger=Ledger())
+    assert pool.slots == len(CORES)
+
+
+async def test_all_pools_of_the_process_share_the_machine() -> None:
+    one = await open_pool(environment={}, nvml=THREE)
+    two = await open_pool(gpus=[A.uuid, B.uuid], environment={}, nvml=THREE)
+    lease = one.lease_nowait(Resources(cpus=1))
+    assert lease is not None
+    assert lease.gpus == (A.uuid,)
+    assert two.free.gpus == (B.uuid,)
+    lease.release()
+    assert two.free == two.total
+
+
+async def test_searches_on_some_gpus_each_leave_cores_to_one_another(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(6)))
+    ledger = Ledger()
+    for card, cores in zip([A, B, C], [(0, 1), (2, 3), (4, 5)], strict=True):
+        pool = await open_pool(gpus=[card.uuid], environment={}, nvml=THREE, ledger=ledger)
+        lease = pool.lease_nowait(Resources())
+        assert lease is not None
+        assert (lease.gpus, lease.cores) == ((card.uuid,), cores)
 
 
 async def test_none_means_no_driver_is_touched() -> None:
@@ -150,6 +246,41 @@ async def test_one_log_line_says_what_was_found(
     (record,) = [each for each in caplog.records if each.name == "aiotune.devices"]
     assert record.levelno == level
     assert record.getMessage().startswith(words)
+
+
+@pytest.mark.parametrize(
+    ("choice", "files", "words"),
+    [
+        ({"nvml": THREE}, {}, "3 slots, bounded by the GPUs"),
+        ({"nvml": THREE, "max_concurrent": 2}, {}, "2 slots, bounded by max_concurrent_trials"),
+        ({"nvml": THREE, "max_concurrent": 9}, {}, "3 slots, bounded by the GPUs"),
+        ({"max_concurrent": 1}, {}, "1 slot, bounded by max_concurrent_trials"),
+        ({}, {}, "4 cores: 4 slots, bounded by the cores"),
+        ({}, {"cpu_max": "250000 100000"}, "2 slots, bounded by the CPU quota of 2.5 cores"),
+        (
+            {},
+            {"meminfo": available(13 * 2**30)},
+            "3 slots, bounded by memory (13 GiB are available, and a run counts 4 GiB until one is",
+        ),
+    ],
+)
+async def test_the_log_line_says_what_bounds_the_slots(
+    choice: dict[str, Any],
+    files: dict[str, str],
+    words: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(4)))
+    caplog.set_level(logging.INFO, "aiotune.devices")
+    given: dict[str, Any] = {
+        "nvml": NONE,
+        "root": build(tmp_path, **files),
+        "ledger": Ledger(),
+    } | choice
+    await open_pool(environment={}, **given)
+    assert words in caplog.text
 
 
 async def test_this_process_s_environment_is_the_default(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,6 +16,7 @@ import pytest
 from aiotune.errors import PayloadError
 from aiotune.executors.base import Finished
 from aiotune.executors.context import RunContext
+from aiotune.executors.culprit import CannotTravel
 from aiotune.executors.mentions import mentioned_frameworks
 from aiotune.executors.payload import LARGE_BUFFER_BYTES, Payload, load
 
@@ -133,6 +134,45 @@ def test_open_file_is_named_with_the_remedy(tmp_path: Path) -> None:
         Payload.create(capture(file), {"callbacks": [file]})
     assert "callbacks, item 0" in str(caught.value)
     assert "Pass the file's path" in str(caught.value)
+
+
+def refuse_holders(thing: object) -> Any:
+    if isinstance(thing, Holder) and thing.thing == "stay":
+        raise CannotTravel(thing, "it is at home here. Leave it.")
+    return NotImplemented
+
+
+@pytest.mark.parametrize(
+    ("part", "words"),
+    [
+        (
+            Holder("stay"),
+            "argument 1 cannot be sent to a child process: it is at home here. Leave it.",
+        ),
+        (
+            [1, Holder("stay")],
+            "argument 1, item 1 cannot be sent to a child process: it is at home",
+        ),
+        (
+            iter([Holder("stay")]),
+            "argument 1 holds what cannot be sent to a child process: it is at",
+        ),
+    ],
+    ids=["itself", "in a list", "where nobody looks"],
+)
+def test_what_a_reducer_refuses_is_named_in_its_words(part: object, words: str) -> None:
+    with pytest.raises(PayloadError) as caught:
+        Payload.create(capture(part), {"argument 1": part}, reducers=[refuse_holders])
+    assert str(caught.value).startswith(words)
+    assert "it is at home here. Leave it." in str(caught.value)
+
+
+def test_a_reducer_says_how_a_thing_travels() -> None:
+    def reduce_holder(thing: object) -> Any:
+        return (list, ([thing.thing],)) if isinstance(thing, Holder) else NotImplemented
+
+    with Payload.create(capture({"a": Holder(1)}), reducers=[reduce_holder]) as payload:
+        assert load(payload.fd)(None) == {"a": [1]}  # type: ignore[arg-type,comparison-overlap]
 
 
 def test_unnamed_culprit_is_the_program() -> None:

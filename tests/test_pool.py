@@ -10,21 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aiotune.devices.device import Device
+from aiotune.devices.ledger import Ledger
 from aiotune.devices.pool import Capacity, DevicePool, Lease
+from aiotune.devices.run_memory import RUN_MEMORY_BYTES
 from aiotune.errors import DeviceError, FatalValueError
 from aiotune.resources import Resources
+from tests.support.leasing import Tenant, gpus, settle, take
 
-GIB = 2**30
 CPU = Resources(gpus=0)
-
-
-def gpus(*gibibytes: int | None) -> list[Device]:
-    """Return devices with these memories, called a, b, c, ..."""
-    names = "abcdefghijklmnop"
-    return [
-        Device(names[i], f"card {size}", None if size is None else size * GIB)
-        for i, size in enumerate(gibibytes)
-    ]
 
 
 def cpu_pool(cores: int = 4, slots: int = 4) -> DevicePool:
@@ -33,45 +26,6 @@ def cpu_pool(cores: int = 4, slots: int = 4) -> DevicePool:
 
 def gpu_pool(number: int = 2, cores: int = 4) -> DevicePool:
     return DevicePool(gpus(*[80] * number), cores=range(cores), slots=number)
-
-
-def take(pool: DevicePool, resources: Resources | None = None) -> Lease:
-    lease = pool.lease_nowait(resources or Resources())
-    assert lease is not None
-    return lease
-
-
-async def settle() -> None:
-    """Let every task run until all wait."""
-    for _ in range(10):
-        await asyncio.sleep(0)
-
-
-class Tenant:
-    """A task that leases, holds until told, and gives back."""
-
-    def __init__(self, pool: DevicePool, resources: Resources, log: list[Tenant] | None = None):
-        self.resources = resources
-        self.held: Lease | None = None
-        self._log = [] if log is None else log
-        self._leave = asyncio.Event()
-        self.task = asyncio.create_task(self._stay(pool))
-
-    async def _stay(self, pool: DevicePool) -> None:
-        async with pool.lease(self.resources) as lease:
-            self.held = lease
-            self._log.append(self)
-            try:
-                await self._leave.wait()
-            finally:
-                self.held = None
-
-    @property
-    def is_waiting(self) -> bool:
-        return self.held is None and not self.task.done()
-
-    def leave(self) -> None:
-        self._leave.set()
 
 
 # What a lease holds
@@ -352,6 +306,75 @@ def test_a_failing_subscriber_is_logged_and_harms_nobody(caplog: pytest.LogCaptu
     assert "a subscriber of the device pool failed" in caplog.text
 
 
+# Memory
+
+
+def memory_pool(runs: float, *, slots: int = 8, ledger: Ledger | None = None) -> DevicePool:
+    """Return a pool on a machine with memory for so many runs that were not measured yet."""
+    memory_bytes = int(runs * RUN_MEMORY_BYTES)
+    return DevicePool([], cores=range(8), slots=slots, memory_bytes=memory_bytes, ledger=ledger)
+
+
+def test_a_measure_moves_the_slots_both_ways_and_leaves_leases_alone() -> None:
+    pool = memory_pool(2)
+    leases = [take(pool), take(pool)]
+    assert pool.lease_nowait(Resources()) is None
+    pool.measure(RUN_MEMORY_BYTES // 4)  # and a quarter more
+    assert (pool.slots, pool.free.slots) == (6, 4)
+    leases += [take(pool) for _ in range(4)]
+    assert pool.lease_nowait(Resources()) is None
+    pool.measure(RUN_MEMORY_BYTES)
+    pool.measure(RUN_MEMORY_BYTES // 2)  # the largest counts
+    assert (pool.slots, pool.free.slots) == (1, 0)
+    assert len({core for lease in leases for core in lease.cores}) == 6
+    for lease in leases:
+        assert not pool.has_room(Resources())
+        lease.release()
+    assert pool.has_room(Resources())
+    assert pool.free == pool.total
+
+
+def test_the_share_of_a_run_does_not_depend_on_memory() -> None:
+    pool = memory_pool(1, slots=4)
+    before = take(pool)
+    before.release()
+    pool.measure(1)
+    after = take(pool)
+    assert before.cores == after.cores == (0, 1)
+
+
+async def test_a_smaller_measure_wakes_waiters_and_subscribers() -> None:
+    pool, heard = memory_pool(1), list[int]()
+    pool.subscribe(lambda: heard.append(pool.slots))
+    tenants = [Tenant(pool, Resources()) for _ in range(3)]
+    await settle()
+    assert [tenant.is_waiting for tenant in tenants] == [False, True, True]
+    pool.measure(RUN_MEMORY_BYTES // 3)
+    await settle()
+    assert [tenant.is_waiting for tenant in tenants] == [False, False, True]
+    assert heard == [2]
+    pool.measure(RUN_MEMORY_BYTES)
+    assert heard == [2]
+    for tenant in tenants:
+        tenant.leave()
+    await asyncio.gather(*(tenant.task for tenant in tenants))
+    assert pool.free == pool.total
+
+
+def test_a_measure_that_changes_the_slots_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "aiotune.devices")
+    pool = memory_pool(2)
+    for memory_bytes in (2**30, 2**29, 2**30):
+        pool.measure(memory_bytes)
+    assert caplog.messages == ["a run counts 1.25 GiB of memory, by measure: 6 slots (before: 2)"]
+
+
+def test_where_memory_is_no_bound_measures_change_nothing() -> None:
+    pool = cpu_pool(cores=4, slots=3)
+    pool.measure(2**50)
+    assert pool.slots == 3
+
+
 # Random schedules
 
 SIZES = st.builds(
@@ -460,7 +483,7 @@ def test_whoever_is_cancelled_the_others_keep_their_order(count: int, cancelled:
 # Threads
 
 
-class Ledger:
+class Witness:
     """Who uses which GPU now, over all threads; it counts double use."""
 
     def __init__(self) -> None:
@@ -481,19 +504,19 @@ class Ledger:
 
 
 def test_searches_in_several_threads_share_one_pool() -> None:
-    pool, ledger = gpu_pool(number=2), Ledger()
+    pool, witness = gpu_pool(number=2), Witness()
 
     async def lease_often() -> None:
         for turn in range(50):
             async with pool.lease(Resources(gpus=1 + turn % 2)) as lease:
-                ledger.enter(lease)
+                witness.enter(lease)
                 await asyncio.sleep(0)
-                ledger.leave(lease)
+                witness.leave(lease)
 
     threads = [threading.Thread(target=asyncio.run, args=(lease_often(),)) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert (ledger.uses, ledger.clashes) == (200, 0)
+    assert (witness.uses, witness.clashes) == (200, 0)
     assert pool.free == pool.total

@@ -20,6 +20,7 @@ from aiotune.executors.context import RunContext
 from aiotune.executors.launch import Server, acquire_server, release_server
 from aiotune.executors.payload import Payload
 from aiotune.executors.process import ProcessExecutor
+from aiotune.executors.world import World
 from aiotune.trial import FailureKind
 from tests.contracts.executor_contract import AsyncProgram, ExecutorContract, next_observed
 from tests.support.processes import all_gone, descendants, is_gone
@@ -237,7 +238,7 @@ async def test_death_of_the_server_loses_its_runs_and_the_next_start_has_a_new_o
 
     # A server of its own, for other tests share theirs.
     environment = {**os.environ, "KERAS_TEST": "own server"}
-    async with process(program, environment=environment) as executor:
+    async with process(program, world=World.current(environment)) as executor:
         execution = await executor.start(assign(tmp_path))
         async with aclosing(execution.events()) as events:
             metrics = (await next_observed(events)).metrics
@@ -305,7 +306,7 @@ async def test_start_can_be_cancelled_while_the_server_imports(tmp_path: Path) -
 
 def run_in_a_loop_of_its_own(directory: Path, number: int, results: dict[int, int]) -> None:
     def program(run: RunContext) -> Finished:
-        return Finished({"server": float(os.getppid())})
+        return Finished({"server": float(os.getsid(0))})
 
     async def main() -> None:
         async with process(program) as executor:
@@ -486,10 +487,10 @@ async def test_sibling_that_holds_the_sockets_keeps_nothing_alive(tmp_path: Path
         run.report(loss=1.0)
         while not run.should_stop:
             time.sleep(0.001)
-        return Finished({"server": float(os.getppid())})
+        return Finished({"server": float(os.getsid(0))})
 
     environment = {**os.environ, "KERAS_TEST": "sibling"}
-    async with process(program, environment=environment) as executor:
+    async with process(program, world=World.current(environment)) as executor:
         execution = await executor.start(assign(tmp_path))
         async with aclosing(execution.events()) as events:
             await next_observed(events)

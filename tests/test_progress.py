@@ -6,6 +6,7 @@ import io
 import re
 import sys
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -13,7 +14,7 @@ from aiotune.events import EndReason, Event, SearchEnded
 from aiotune.history import History
 from aiotune.objective import Objective
 from aiotune.observers.progress import Progress, Verbose, make_progress
-from tests.support import facts
+from tests.support import facts, tuned
 
 HIDE_CURSOR, SHOW_CURSOR = "\x1b[?25l", "\x1b[?25h"
 OBJECTIVE = Objective("val_loss", "min")
@@ -183,8 +184,25 @@ def test_verbose_2_is_lines_in_a_terminal_too(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv("TERM", "xterm")
     stream = Terminal()
     monkeypatch.setattr(sys, "stdout", stream)
-    progress = make_progress(2, OBJECTIVE, 4, starting="importing keras")
+    progress = make_progress(2, OBJECTIVE, 4, starting="importing keras", output="results")
     assert progress is not None
     show(progress, facts.opened(), END)
     progress.close()
-    assert stream.getvalue().splitlines()[1] == "starting: importing keras ..."
+    assert stream.getvalue().splitlines()[1:3] == [
+        "output of the trials: results",
+        "starting: importing keras ...",
+    ]
+
+
+@pytest.mark.parametrize(("executor", "is_elsewhere"), [("process", True), ("inline", False)])
+async def test_where_the_output_of_trials_goes_is_said_if_it_is_not_here(
+    executor: str, is_elsewhere: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tuner = tuned.make(
+        tuned.Parabola, tmp_path, max_trials=1, executor=executor, max_concurrent_trials=None
+    )
+    await tuner.search(0.5, verbose=2)
+    shown = capsys.readouterr().out
+    told = f"output of the trials: {tmp_path}/project/trial_<id>/run-<n>.log\n"
+    assert shown.count(told) == is_elsewhere
+    assert ("x is" in shown) != is_elsewhere

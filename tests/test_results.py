@@ -3,7 +3,7 @@ from __future__ import annotations
 from aiotune.events import EndReason
 from aiotune.hyperparameters import HyperParameters
 from aiotune.objective import Objective
-from aiotune.results import SearchResult, best_trials, results_text, space_text
+from aiotune.results import SearchResult, results_text, space_text
 from aiotune.space import Space
 from aiotune.trial import TrialState
 from tests.support.records import trial
@@ -17,16 +17,6 @@ TRIALS = (
     trial(number=4, state=TrialState.COMPLETED, score=float("nan")),
     trial(number=5, state=TrialState.RUNNING),
 )
-
-
-def test_the_best_come_first_and_of_equal_ones_the_older() -> None:
-    best = best_trials(TRIALS, ACCURACY, 10)
-    assert [each.number for each in best] == [2, 3, 0]
-    assert [each.number for each in best_trials(TRIALS, Objective("a", "min"), 2)] == [0, 2]
-
-
-def test_failed_and_unfinished_trials_never_pad_the_list() -> None:
-    assert best_trials(TRIALS[1:2], ACCURACY, 3) == []
 
 
 def test_a_result_knows_its_best() -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import anyio
 import pytest
 
-from aiotune.events import Event, RunStarted, TrialCreated, TrialEnded
+from aiotune.events import Event, RunStarted, TrialCreated, TrialEnded, TrialPaused
 from aiotune.history import History
 from aiotune.layout import Layout
 from aiotune.objective import Objective
@@ -92,3 +92,14 @@ async def test_a_disk_that_refuses_to_delete_does_not_end_the_search(
     monkeypatch.setattr("shutil.rmtree", refuse)
     assert await project.cleaned() == {0, 1}
     assert "trials 0001 could not be deleted" in caplog.text
+
+
+async def test_a_paused_trial_takes_no_place_among_the_best(tmp_path: Path) -> None:
+    """It may yet break; its own checkpoint stays anyway."""
+    project = Project(tmp_path, keep=1)
+    project.begin(0)
+    project.apply(TrialPaused(0.0, "0000", 0.9, 0))
+    for number, score in ((1, 0.5), (2, 0.4)):
+        project.begin(number)
+        project.end(number, score)
+    assert await project.cleaned() == {0, 1}

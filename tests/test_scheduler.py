@@ -368,6 +368,7 @@ async def test_a_paused_trial_frees_its_device_and_is_promoted(tmp_path: Path) -
     assert [run.budget for run in trial.runs] == [Budget(3), Budget(5, 3)]
     assert trial.status == "COMPLETED"  # the list has no further promotion
     assert trial.score == 1 / 4  # paused at the first report of its last rung
+    assert oracle.told[-1] == "0000 COMPLETED"
 
 
 async def halving(script: Script) -> AsyncIterator[RunEvent]:

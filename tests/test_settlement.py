@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from aiotune.objective import Objective
-from aiotune.settlement import Policy, Work, broken_run, has_nan, pending, settle
-from aiotune.trial import FailureKind, RunState, TrialState
+from aiotune.settlement import Policy, Work, broken_run, complete, has_nan, pending, settle
+from aiotune.trial import Budget, FailureKind, RunState, TrialState
 from tests.support.records import run, trial
 
 SCORE = Objective("score", "min")
@@ -95,3 +97,45 @@ def test_has_nan() -> None:
     assert has_nan({"score": float("nan")}, SCORE)
     assert not has_nan({"score": 0.0, "other": float("nan")}, SCORE)
     assert not has_nan({}, SCORE)
+
+
+LOW, HIGH = Budget(1, is_last=False), Budget(3, 1)
+
+
+def test_a_budget_that_is_not_the_last_pauses_the_trial_whose_runs_used_it_up() -> None:
+    first = [replace(run(n, repeat=n, score=1.0 + n), budget=LOW) for n in (0, 1)]
+    half = replace(trial(first[0]), budget=LOW)
+    assert settle(half, Policy(repeats=2), SCORE) is None
+    settled = settle(replace(trial(*first), budget=LOW), Policy(repeats=2), SCORE)
+    assert settled is not None
+    assert (settled.status, settled.score) == (TrialState.PAUSED, 1.5)
+
+
+@pytest.mark.parametrize(("score", "best"), [(0.5, 0.5), (3.0, 2.0)])
+def test_the_best_of_all_budgets_is_the_score_at_the_end(score: float, best: float) -> None:
+    runs = [replace(run(score=2.0), budget=LOW), replace(run(1, score=score), budget=HIGH)]
+    settled = settle(replace(trial(*runs), budget=HIGH), Policy(), SCORE)
+    assert settled is not None
+    assert (settled.status, settled.score) == (TrialState.COMPLETED, best)
+
+
+def test_a_paused_trial_compares_by_its_last_budget_alone() -> None:
+    middle = replace(HIGH, is_last=False)
+    runs = [replace(run(score=2.0), budget=LOW), replace(run(1, score=3.0), budget=middle)]
+    settled = settle(replace(trial(*runs), budget=middle), Policy(), SCORE)
+    assert settled is not None
+    assert (settled.status, settled.score) == (TrialState.PAUSED, 3.0)
+    assert complete(replace(trial(*runs), budget=middle), SCORE).score == 2.0
+
+
+def test_a_failure_leaves_the_score_of_smaller_budgets() -> None:
+    broken = run(2, repeat=1, state=RunState.FAILED, failure=FailureKind.CRASH, message="SIGSEGV")
+    runs = [
+        replace(run(0, score=2.0), budget=LOW),
+        replace(run(1, repeat=0, score=1.0), budget=HIGH),
+        replace(broken, budget=HIGH),
+    ]
+    settled = settle(replace(trial(*runs), budget=HIGH), Policy(repeats=2), SCORE)
+    assert settled is not None
+    assert (settled.status, settled.score) == (TrialState.FAILED, 2.0)
+    assert (settled.failure, settled.message) == (FailureKind.CRASH, "SIGSEGV")

@@ -15,6 +15,7 @@ from aiotune.errors import FatalTypeError, FatalValueError, SearchNotAwaited
 from aiotune.events import Reported
 from aiotune.executors.launch import acquire_server, release_server
 from aiotune.oracles.random_search import RandomSearchOracle
+from aiotune.processes import OWN_MODULES
 from tests.support import tuned
 from tests.support.tuned import make
 
@@ -22,7 +23,7 @@ from tests.support.tuned import make
 @pytest.fixture(scope="module", autouse=True)
 def fork_server() -> Iterator[None]:
     """Keep one fork server alive, so that the searches need not launch one each."""
-    server = acquire_server(("aiotune.tuners", "aiotune.program"))
+    server = acquire_server(OWN_MODULES)
     yield
     release_server(server)
 

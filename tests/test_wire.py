@@ -123,7 +123,7 @@ def test_assignment_survives(tmp_path: Path) -> None:
         space=(RATE, UNITS, KIND, Boolean("bias")),
         gpus=("GPU-1",),
         cores=(0, 3),
-        budget=Budget(9, 3),
+        budget=Budget(9, 3, bracket=2, rung=1, iteration=1, is_last=False),
         is_discovery=True,
     )
     for assignment in (full, assign(tmp_path)):

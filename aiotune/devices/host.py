@@ -12,10 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-__all__ = ["RUN_MEMORY_BYTES", "Host", "read_host"]
-
-# A small Keras model on TensorFlow holds 0.5 to 0.9 GiB beside what it shares with the fork server.
-RUN_MEMORY_BYTES = 2**30
+__all__ = ["Host", "read_host"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,13 +25,10 @@ class Host:
 
     @property
     def slots(self) -> int:
-        """How many runs fit, each with a core, its time and `RUN_MEMORY_BYTES`; at least 1."""
-        bounds = [len(self.cores)]
-        if self.quota_cores is not None:
-            bounds.append(int(self.quota_cores))
-        if self.memory_bytes is not None:
-            bounds.append(self.memory_bytes // RUN_MEMORY_BYTES)
-        return max(1, min(bounds))
+        """How many runs have a core and its time each; at least 1. Memory is another bound."""
+        if self.quota_cores is None:
+            return len(self.cores)
+        return max(1, min(len(self.cores), int(self.quota_cores)))
 
 
 def read_host(root: Path = Path("/")) -> Host:

@@ -1,7 +1,7 @@
 """The executor's contract: start a run on a lease, hear its events, ask it to stop.
 
-An execution yields any number of `Started`, `Met` and `Observed`, and always ends with exactly one
-`Finished` or `Failed`, within bounded time after a stop request or a cancellation.
+An execution yields any number of `Started`, `Met`, `Observed`, `Noted` and `Measured`, and always ends with
+exactly one `Finished` or `Failed`, within bounded time after a stop request or a cancellation.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Self
+from typing import ClassVar, Self
 
 from aiotune.space import HyperParameter, Scalar
 from aiotune.trial import Budget, FailureKind
@@ -21,7 +21,9 @@ __all__ = [
     "Executor",
     "Failed",
     "Finished",
+    "Measured",
     "Met",
+    "Noted",
     "Observed",
     "RunEvent",
     "Started",
@@ -48,6 +50,7 @@ class Assignment:
     gpus: tuple[str, ...] = ()  # UUIDs that the run may see; none: it must not touch a GPU
     cores: tuple[int, ...] = ()  # processor cores to stay on; none: all
     budget: Budget | None = None
+    folds: int = 1  # so many repeats in turn hold out each fold of the data once
     is_discovery: bool = False  # only meet the names of the space: build, do not train
 
 
@@ -81,6 +84,20 @@ class Observed:
 
 
 @dataclass(frozen=True, slots=True)
+class Noted:
+    """Something that the user should know, though the run goes on; the search says the same note once."""
+
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """The memory that the run holds for itself alone, apart from what it shares with other processes."""
+
+    memory_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class Finished:
     """The run returned. `is_stopped`: it ended early because it was asked to."""
 
@@ -111,7 +128,7 @@ class Failed:
         return trace if self.message in trace else f"{self.message}\n{trace}".rstrip()
 
 
-RunEvent = Started | Met | Observed | Finished | Failed
+RunEvent = Started | Met | Observed | Noted | Measured | Finished | Failed
 
 
 class Execution(ABC):
@@ -132,6 +149,8 @@ class Execution(ABC):
 
 class Executor(ABC):
     """Starts runs of one program. An async context manager: leaving it ends every run that is left."""
+
+    writes_logs: ClassVar[bool] = True  # what user code prints goes to the assignment's log
 
     @abstractmethod
     async def start(self, assignment: Assignment) -> Execution:

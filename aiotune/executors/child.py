@@ -12,10 +12,20 @@ from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
-from aiotune.executors.base import Assignment, Failed, Finished, RunEvent
+from aiotune.executors.base import (
+    Assignment,
+    Failed,
+    Finished,
+    Measured,
+    Noted,
+    Observed,
+    RunEvent,
+)
 from aiotune.executors.context import Program, RunContext, StopRun, ending_of, perform, run_seed
+from aiotune.executors.footprint import Footprint
+from aiotune.executors.imports import Imports, import_hint, preloaded_frameworks
 from aiotune.executors.libraries import Settings, apply_settings
-from aiotune.executors.payload import load
+from aiotune.executors.payload import PreludeError, load
 from aiotune.executors.wire import (
     Frame,
     FrameDecoder,
@@ -39,6 +49,7 @@ class ChildChannel:
 
     def __init__(self, facts: socket.socket) -> None:
         self._facts = facts
+        self._footprint = Footprint(self._tell_memory)
         self._decoder = FrameDecoder()
         self._sending = threading.Lock()
         self._looking = threading.Lock()
@@ -56,7 +67,18 @@ class ChildChannel:
                 return frames[0]
 
     def emit(self, event: RunEvent) -> None:
-        """Send the event; waits while the caller is behind. Raises StopRun if the caller is gone."""
+        """Send the event; waits while the caller is behind. Raises StopRun if the caller is gone.
+
+        The memory that the run holds goes along, now and then.
+        """
+        if isinstance(event, Observed | Finished | Failed):
+            self._footprint.look()
+        self._send(event)
+
+    def _tell_memory(self, memory_bytes: int) -> None:
+        self._send(Measured(memory_bytes))
+
+    def _send(self, event: RunEvent) -> None:
         data = encode_frame(event_to_frame(event))
         try:
             with self._sending:
@@ -89,10 +111,11 @@ class ChildChannel:
             self._stop_reason = self._stop_reason or frame.get("stop")
 
 
-def run_child(facts: socket.socket, payload_fd: int) -> int:
+def run_child(facts: socket.socket, payload_fd: int, *, is_forked: bool = True) -> int:
     """Do the run that arrives on `facts`, to its end, and return the process's exit code.
 
-    The caller of this function must end the process with that code, by `os._exit`.
+    `is_forked`: from a fork server, which can import for it. The caller of this function must end the process
+    with that code, by `os._exit`.
     """
     channel = ChildChannel(facts)
     try:
@@ -100,31 +123,50 @@ def run_child(facts: socket.socket, payload_fd: int) -> int:
     except (EOFError, OSError):
         return 0  # the search was cancelled before the run began
     assignment = assignment_from_frame(order["assignment"])
-    ending = _perform(assignment, World.from_frame(order["world"]), payload_fd, channel)
+    imports, preloaded = Imports(), preloaded_frameworks()
+    world = World.from_frame(order["world"])
+    ending = _perform(assignment, world, payload_fd, channel, imports)
     with contextlib.suppress(StopRun):
+        hint = import_hint(imports.seconds, preloaded) if is_forked else None
+        if hint is not None:
+            channel.emit(Noted(hint))
         _send_ending(channel, ending)
     _flush_output()
     return 0
 
 
 def _perform(
-    assignment: Assignment, world: World, payload_fd: int, channel: ChildChannel
+    assignment: Assignment,
+    world: World,
+    payload_fd: int,
+    channel: ChildChannel,
+    imports: Imports,
 ) -> Finished | Failed:
     try:
         _redirect_output(Path(world.directory, assignment.log))
         world.enter(assignment)
-        apply_settings(
-            Settings(
-                seed=run_seed(assignment),
-                threads=len(assignment.cores),
-                has_gpu=bool(assignment.gpus),
-            )
-        )
+        imports.install()
+        _set_libraries(assignment, world, imports)
         program = load(payload_fd)
         os.close(payload_fd)
+    except PreludeError as error:
+        return _load_failure(error.__cause__ or error, "setup failed in the child")
     except BaseException as error:
-        return _load_failure(error)
+        return _load_failure(error, "the program could not be loaded in the child")
     return _call(program, RunContext(assignment, channel))
+
+
+def _set_libraries(assignment: Assignment, world: World, imports: Imports) -> None:
+    apply_settings(
+        Settings(
+            seed=run_seed(assignment),
+            threads=len(assignment.cores),
+            has_gpu=bool(assignment.gpus),
+        ),
+        imports,
+    )
+    if world.keras is not None:
+        imports.after("keras", world.keras.apply)
 
 
 def _call(program: Program, run: RunContext) -> Finished | Failed:
@@ -134,11 +176,11 @@ def _call(program: Program, run: RunContext) -> Finished | Failed:
         return ending_of(error)
 
 
-def _load_failure(error: BaseException) -> Finished | Failed:
+def _load_failure(error: BaseException, what: str) -> Finished | Failed:
     """Return what stands for a program that cannot be had: every further run would fail alike."""
     ending = ending_of(error)
-    if isinstance(ending, Failed) and ending.kind is FailureKind.USER_ERROR:
-        message = f"the program could not be loaded in the child: {ending.message}"
+    if isinstance(ending, Failed) and ending.kind is not FailureKind.OUT_OF_MEMORY:
+        message = f"{what}: {ending.message}"
         return replace(ending, message=message, is_fatal=True, may_retry=False)
     return ending
 

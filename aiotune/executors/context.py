@@ -20,6 +20,7 @@ from aiotune.executors.base import (
     Failed,
     Finished,
     Met,
+    Noted,
     Observed,
     RunEvent,
     Started,
@@ -76,8 +77,9 @@ class RunContext:
         self.assignment = assignment
         self.trial_id = assignment.trial_id
         self.number = assignment.number
+        budgeted = {} if assignment.budget is None else assignment.budget.values
         self.hyperparameters = HyperParameters(
-            space=assignment.space, values=dict(assignment.values), fill=self._fill
+            space=assignment.space, values={**assignment.values, **budgeted}, fill=self._fill
         )
         self._channel = channel
         self._announced: tuple[object, bool] = (None, False)  # names, is_complete
@@ -88,6 +90,16 @@ class RunContext:
     def budget(self) -> Budget | None:
         """How far to train, where the search decides that (Hyperband); else None."""
         return self.assignment.budget
+
+    @property
+    def folds(self) -> int:
+        """How many folds the data are split into; 1 if they are not."""
+        return self.assignment.folds
+
+    @property
+    def fold(self) -> int:
+        """Which fold this run holds out and is measured on, counted from 0."""
+        return self.assignment.repeat % self.assignment.folds
 
     @property
     def directory(self) -> Path:
@@ -155,6 +167,21 @@ class RunContext:
         added = tuple(each for each in hp.declared if each.identity not in known)
         self._channel.emit(Met(met, values, added, redeclared, is_complete))
 
+    def meet_what_was_read(self) -> None:
+        """Take the proposed values for read if the program asked for no name at all.
+
+        It has read `hyperparameters.values`, a plain dict that tells nobody, or its trials are all alike.
+        """
+        hp = self.hyperparameters
+        if not hp.met:
+            for name in self.assignment.values:
+                if name in hp:
+                    hp.get(name)
+
+    def note(self, message: str) -> None:
+        """Tell the user something, through the search, which says the same note once."""
+        self._channel.emit(Noted(message))
+
     def start(self) -> None:
         """Say that user code is reached."""
         self._channel.emit(Started(time.monotonic()))
@@ -204,6 +231,7 @@ def finish(run: RunContext, finished: object) -> Finished:
         raise FatalTypeError(f"a program must return Finished, not {finished!r}")
     if run.has_seen_stop:
         return replace(finished, is_stopped=True)
+    run.meet_what_was_read()
     run.announce(is_complete=True)
     return finished
 

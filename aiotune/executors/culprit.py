@@ -8,33 +8,59 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from types import FunctionType, MethodType, ModuleType
 
-__all__ = ["Culprit", "find_culprit"]
+__all__ = ["CannotTravel", "Culprit", "find_culprit"]
 
 _MAX_DEPTH = 6  # containers within containers; deeper, the path is no help
 _MAX_ITEMS = 10_000  # of one container
 
-_ELSEWHERE = "Create it inside build or run_trial, where the child runs it."
+_ELSEWHERE = (
+    "Create it inside build or run_trial, where the child runs it; an argument of search() can be made there, "
+    "too: pass aiotune.Lazy(a function that makes it)."
+)
 _REMEDIES: Mapping[str, str] = {
     "generator": "A generator lives in one process only: pass a list, an array or a PyDataset, or "
-    "create the generator inside build or run_trial.",
+    "aiotune.Lazy(a function that makes the generator), or create it inside build or run_trial.",
     "async_generator": "Pass a list, or create the generator inside run_trial.",
     "coroutine": "It was called but not awaited: await it first and pass the result.",
     "IOBase": "Pass the file's path and open it inside build or run_trial.",
-    "DatasetV2": "Create the dataset inside build or run_trial, or pass arrays.",
     "Iterator": "Pass what it iterates over, or create it inside build or run_trial.",
-    "Tensor": "Pass it as a NumPy array: tensor.numpy().",
+    "NumpyIterator": "Pass the dataset that it iterates over.",
+    "Tensor": "Pass it as a NumPy array.",
     "Connection": "Open the connection inside build or run_trial.",
     "Task": "Await it first and pass the result.",
     "Future": "Await it first and pass the result.",
 }
 
 
+class CannotTravel(Exception):
+    """Raised by a reducer for a thing that must not be sent: the message says why, and what to do instead."""
+
+    def __init__(self, thing: object, message: str) -> None:
+        super().__init__(message)
+        self.thing = thing
+
+
 @dataclass(frozen=True, slots=True)
 class Culprit:
-    """What cannot be pickled, and the way to it from a part that the user knows."""
+    """What cannot be pickled, the way to it from a part that the user knows, and how pickling it fails."""
 
     where: str
     thing: object
+    error: Exception
+
+    def __str__(self) -> str:
+        if isinstance(self.error, CannotTravel):
+            verb = "cannot" if self.is_innermost else "holds what cannot"
+            return f"{self.where} {verb} be sent to a child process: {self.error}"
+        return (
+            f"{self.where} cannot be sent to a child process: it is of type {self.type_name}. "
+            f"{self.remedy} ({type(self.error).__name__}: {self.error})"
+        )
+
+    @property
+    def is_innermost(self) -> bool:
+        """Whether it is known that nothing inside of it is to blame."""
+        return isinstance(self.error, CannotTravel) and self.error.thing is self.thing
 
     @property
     def type_name(self) -> str:
@@ -53,30 +79,33 @@ class Culprit:
 
 
 def find_culprit(
-    parts: Mapping[str, object], is_picklable: Callable[[object], bool]
+    parts: Mapping[str, object], failure_of: Callable[[object], Exception | None]
 ) -> Culprit | None:
-    """Return the innermost unpicklable thing of the first part that has one, or None."""
-    for name, part in parts.items():
-        if not is_picklable(part):
-            return _innermost(Culprit(name, part), is_picklable)
-    return None
+    """Return the innermost unpicklable thing of the first part that has one, or None.
 
-
-def _innermost(culprit: Culprit, is_picklable: Callable[[object], bool]) -> Culprit:
+    `failure_of` pickles a thing and returns what that raises.
+    """
+    culprit = _first_culprit(parts.items(), failure_of)
     for _ in range(_MAX_DEPTH):
-        children = itertools.islice(_children(culprit.thing), _MAX_ITEMS)
-        guilty = next(
-            (
-                Culprit(f"{culprit.where}, {label}", child)
-                for label, child in children
-                if not is_picklable(child)
-            ),
-            None,
-        )
-        if guilty is None:
+        if culprit is None or culprit.is_innermost:
             break
-        culprit = guilty
+        where = culprit.where
+        held = itertools.islice(_children(culprit.thing), _MAX_ITEMS)
+        inner = _first_culprit(((f"{where}, {label}", each) for label, each in held), failure_of)
+        if inner is None:
+            break
+        culprit = inner
     return culprit
+
+
+def _first_culprit(
+    named: Iterable[tuple[str, object]], failure_of: Callable[[object], Exception | None]
+) -> Culprit | None:
+    for where, thing in named:
+        error = failure_of(thing)
+        if error is not None:
+            return Culprit(where, thing, error)
+    return None
 
 
 def _children(thing: object) -> Iterable[tuple[str, object]]:

@@ -69,7 +69,7 @@ class ProcessExecution(Execution):
             await asyncio.get_running_loop().sock_sendall(self._facts.socket, order)
         while not (frames := self._status.receive()):
             if self._status.is_at_end:
-                self._server.kill()  # known before its end is noticed, lest a retry meets it again
+                await self._wait_server_end()
                 raise ServerLost("the fork server died")
             await _wait_readable(self._status)
         self._take_answer(frames)
@@ -91,6 +91,8 @@ class ProcessExecution(Execution):
                 for event in self._receive_events():
                     yield event
                 self._receive_outcome()
+            if "is_lost" in self._outcome:
+                await self._wait_server_end()
             while not self._facts.is_dry:
                 for event in self._receive_events():
                     yield event
@@ -116,7 +118,7 @@ class ProcessExecution(Execution):
         """Return when no process of the run is left, which is forced. Bounded; may be called twice."""
         if self._closed.is_set():
             return
-        if self._outcome is None and self._number is not None:
+        if self._outcome is None and self._number is not None and self._server.is_ours:
             self.kill()
             self._facts.hang_up()
             if self._server.is_warm:  # else nothing is forked yet, and what hung up will not be
@@ -165,13 +167,20 @@ class ProcessExecution(Execution):
             await (self._closed.wait() if self._is_waiting else self._wait_outcome())
         if limit.cancelled_caught:
             _LOGGER.error("the fork server does not answer and is ended; its runs are lost")
-            self._server.kill()
+        if self._outcome is None or "is_lost" in self._outcome:
+            await self._wait_server_end()
 
     async def _wait_outcome(self) -> None:
         self._receive_outcome()
         while self._outcome is None:
             await _wait_readable(self._status)
             self._receive_outcome()
+
+    async def _wait_server_end(self) -> None:
+        """Return when nothing is left of a server that has died, or whose time is up: the run neither."""
+        self._server.kill()  # known before its end is noticed, lest a retry meets it again
+        with anyio.CancelScope(shield=True):
+            await anyio.to_thread.run_sync(self._server.wait_end)
 
     def _end(self, delay_seconds: float) -> None:
         if self._number is not None and self._outcome is None:

@@ -46,6 +46,8 @@ class InlineExecutor(Executor):
     function, too; it holds up the loop, and with it the whole search, while it runs.
     """
 
+    writes_logs = False
+
     def __init__(
         self,
         program: AsyncProgram | Program,

@@ -8,33 +8,50 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import json
 import os
+import signal
 import socket
 import subprocess
 import sys
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, assert_never
 
 from aiotune.errors import ExecutorError
 from aiotune.executors.forkserver import END, REQUEST, RUN
+from aiotune.executors.handle import ProcessHandle
+from aiotune.executors.system import interpreter_command, is_hung_up
 
-__all__ = ["Server", "ServerLost", "acquire_server", "release_server"]
+__all__ = ["Server", "ServerLost", "StartMethod", "acquire_server", "release_server"]
 
 _CONTROL_SECONDS = 5.0  # a server that takes no request for so long is broken
-_EXIT_SECONDS = 5.0  # for a server to end by itself
-_ENTRY = (
-    "import json, sys; config = json.loads(sys.argv.pop()); sys.path[:] = config['sys_path'];"
-    "from aiotune.executors.forkserver import main; main(config)"
-)
+_EXIT_SECONDS = 5.0  # for a server to end by itself, and again for its guardian to end it
+_GUARDIAN = "aiotune.executors.guardian"
 # Variables by whose values an import may differ: another value needs another server.
 _IMPORT_PREFIXES = (
     *("PYTHON", "KERAS_", "TF_", "XLA_", "JAX_", "TORCH", "PYTORCH_", "CUDA_", "NVIDIA_", "HIP_"),
     *("OMP_", "MKL_", "OPENBLAS_", "NUMEXPR_", "LD_"),
 )
 
+StartMethod = Literal["auto", "fork", "spawn"]
 _Key = tuple[object, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """What a fork server is to be."""
+
+    start_method: Literal["fork", "spawn"]
+    preload: tuple[str, ...]
+    environment: Mapping[str, str]
+
+    @property
+    def import_variables(self) -> frozenset[tuple[str, str]]:
+        return frozenset(
+            each for each in self.environment.items() if each[0].startswith(_IMPORT_PREFIXES)
+        )
 
 
 class ServerLost(Exception):
@@ -42,14 +59,19 @@ class ServerLost(Exception):
 
 
 class Server:
-    """A fork server that is running, or was. `log` has what it printed, if it was given one."""
+    """A fork server with its guardian, that are running, or were. `log` has what they printed, if given one.
+
+    It counts as dead as soon as its end is certain; the sockets that it watches are shut down when nothing
+    of it is left.
+    """
 
     def __init__(
-        self, process: subprocess.Popen[bytes], control: socket.socket, log: Path | None
+        self, guardian: subprocess.Popen[bytes], control: socket.socket, log: Path | None
     ) -> None:
         self.log = log
         self.is_warm = False  # it has answered a request: its imports are done
-        self._process = process
+        self._owner = os.getpid()
+        self._guardian = ProcessHandle(guardian)
         self._control = control
         self._sending = threading.Lock()
         self._numbers = itertools.count()
@@ -61,11 +83,17 @@ class Server:
 
     @property
     def pid(self) -> int:
-        return self._process.pid
+        """The guardian's process id. The fork server is its only child."""
+        return self._guardian.pid
 
     @property
     def is_alive(self) -> bool:
         return self._is_alive
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether this process has launched it; a fork of that process must leave it alone."""
+        return self._owner == os.getpid()
 
     def run(self, *, facts: socket.socket, status: socket.socket, payload_fd: int) -> int:
         """Ask for a run and return its number. The caller closes its copies of the two sockets.
@@ -99,21 +127,35 @@ class Server:
             self._watched.difference_update(ends)
 
     def kill(self) -> None:
-        """End the server by force; its children die with it. It counts as dead from now on."""
-        self._process.kill()
-        self._is_alive = False
+        """Have everything of the server killed, by its guardian; returns at once. It counts as dead now."""
+        if self.is_ours:
+            self._is_alive = False
+            self._guardian.send(signal.SIGTERM)
 
     def stop(self) -> None:
-        """Let the server end its runs and itself. Blocks until it is gone, 10 s at most."""
+        """Let the server end its runs and itself. Blocks until all is gone, 15 s at most."""
+        if not self.is_ours:
+            return
         # Shut down, not only closed: another fork of the caller may hold a copy.
-        _shut_down((self._control,))
-        self._mourner.join(_EXIT_SECONDS)
-        if self._mourner.is_alive():
+        _shut_down((self._control,), socket.SHUT_WR)
+        if not self._is_mourned():
             self.kill()
-            self._mourner.join(_EXIT_SECONDS)
-        self._control.close()
+        if not self._is_mourned():
+            self._guardian.kill_group()
+        if self._is_mourned():
+            self._control.close()
+
+    def wait_end(self) -> None:
+        """Block until nothing is left of a server that dies, 15 s at most."""
+        self._mourner.join(3 * _EXIT_SECONDS)
+
+    def _is_mourned(self) -> bool:
+        self._mourner.join(_EXIT_SECONDS)
+        return not self._mourner.is_alive()
 
     def _send(self, what: int, number: int, milliseconds: int, fds: Sequence[int]) -> None:
+        if not self.is_ours:
+            raise ServerLost("the fork server belongs to the process that this one was forked from")
         request = REQUEST.pack(what, number, milliseconds)
         try:
             with self._sending:
@@ -123,9 +165,20 @@ class Server:
             raise ServerLost(f"the fork server takes no request: {error}") from error
 
     def _mourn(self) -> None:
-        self._process.wait()
-        with self._watching:
+        """Wait for the end of both processes, whichever is first, and then say so."""
+        control = self._control.fileno()
+        if not self._guardian.wait(hang_up=control):
+            # The fork server is dead; the guardian now kills what it left.
             self._is_alive = False
+            if not self._guardian.wait(_EXIT_SECONDS):
+                self._guardian.send(signal.SIGKILL)
+                self._guardian.wait(_EXIT_SECONDS)
+        self._is_alive = False
+        self._guardian.bury()
+        is_hung_up(
+            control, _EXIT_SECONDS
+        )  # if the guardian was killed, the fork server ends its runs
+        with self._watching:
             _shut_down(self._watched)
 
 
@@ -142,14 +195,12 @@ class _Registry:
     def _renew_lock(self) -> None:
         self._lock = threading.Lock()
 
-    def acquire(
-        self, preload: tuple[str, ...], environment: Mapping[str, str], log: Path | None
-    ) -> Server:
-        key: _Key = (os.getpid(), preload, _import_variables(environment))
+    def acquire(self, plan: _Plan, log: Path | None) -> Server:
+        key: _Key = (os.getpid(), plan.start_method, plan.preload, plan.import_variables)
         with self._lock:
             server = self._servers.get(key)
             if server is None or not server.is_alive:
-                server = self._servers[key] = _launch(preload, environment, log)
+                server = self._servers[key] = _launch(plan, log)
             self._users[server] = self._users.get(server, 0) + 1
             return server
 
@@ -169,17 +220,21 @@ _REGISTRY = _Registry()
 def acquire_server(
     preload: Sequence[str] = (),
     *,
+    start_method: StartMethod = "auto",
     environment: Mapping[str, str] | None = None,
     log: Path | None = None,
 ) -> Server:
     """Return the process's fork server that has these modules imported; launch it if there is none.
 
-    It imports in the background. `environment` (default: this process's) is what the imports see. Every call
-    wants one `release_server`: the last one ends it. `log` counts for the first user only. Raises
-    ExecutorError if no process can be started.
+    It imports in the background. With the start method "spawn" it imports nothing: each run is a new
+    interpreter; "auto" forks on Linux and spawns elsewhere. `environment` (default: this process's) is what
+    the imports see. Every call wants one `release_server`: the last one ends it. `log` counts for the first
+    user only. Raises ExecutorError if no process can be started.
     """
+    method = _resolve(start_method)
+    modules = () if method == "spawn" else tuple(preload)
     variables = dict(os.environ if environment is None else environment)
-    return _REGISTRY.acquire(tuple(preload), variables, log)
+    return _REGISTRY.acquire(_Plan(method, modules, variables), log)
 
 
 def release_server(server: Server) -> None:
@@ -187,23 +242,34 @@ def release_server(server: Server) -> None:
     _REGISTRY.release(server)
 
 
-def _launch(preload: Sequence[str], environment: Mapping[str, str], log: Path | None) -> Server:
+def _resolve(method: StartMethod) -> Literal["fork", "spawn"]:
+    match method:
+        case "auto":
+            # Elsewhere the system's own libraries do not survive a fork.
+            return "fork" if sys.platform == "linux" else "spawn"
+        case "fork" | "spawn":
+            return method
+        case _:
+            assert_never(method)
+
+
+def _launch(plan: _Plan, log: Path | None) -> Server:
     control, theirs = socket.socketpair()
     control.settimeout(_CONTROL_SECONDS)
     config = {
         "control": theirs.fileno(),
         "caller": os.getpid(),
-        "preload": list(preload),
-        "sys_path": [str(entry) for entry in sys.path],
+        "start_method": plan.start_method,
+        "preload": plan.preload,
     }
     try:
         with theirs, _open_log(log) as output:
-            process = subprocess.Popen(
-                [sys.executable or "python3", "-c", _ENTRY, json.dumps(config)],
+            guardian = subprocess.Popen(
+                interpreter_command(_GUARDIAN, config),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                env=dict(environment),
+                env=plan.environment,
                 pass_fds=(theirs.fileno(),),
                 start_new_session=True,
             )
@@ -212,7 +278,7 @@ def _launch(preload: Sequence[str], environment: Mapping[str, str], log: Path | 
         raise ExecutorError(
             f"the process that starts the runs cannot be launched: {error}"
         ) from error
-    return Server(process, control, log)
+    return Server(guardian, control, log)
 
 
 @contextlib.contextmanager
@@ -225,13 +291,7 @@ def _open_log(log: Path | None) -> Iterator[int]:
         yield file.fileno()
 
 
-def _import_variables(environment: Mapping[str, str]) -> frozenset[tuple[str, str]]:
-    return frozenset(
-        (name, value) for name, value in environment.items() if name.startswith(_IMPORT_PREFIXES)
-    )
-
-
-def _shut_down(ends: Iterable[socket.socket]) -> None:
+def _shut_down(ends: Iterable[socket.socket], how: int = socket.SHUT_RDWR) -> None:
     for end in ends:
         with contextlib.suppress(OSError):
-            end.shutdown(socket.SHUT_RDWR)
+            end.shutdown(how)

@@ -7,18 +7,18 @@ all runs would draw the same numbers. No framework is imported here.
 from __future__ import annotations
 
 import functools
-import importlib.abc
-import importlib.machinery
 import os
 import random
 import sys
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
-__all__ = ["Settings", "apply_settings", "prepare_pools"]
+from aiotune.executors.imports import Imports
+
+__all__ = ["Settings", "apply_settings", "prepare_pools", "seed_keras"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,18 +30,12 @@ class Settings:
     has_gpu: bool
 
 
-def apply_settings(settings: Settings) -> None:
+def apply_settings(settings: Settings, imports: Imports) -> None:
     """Seed Python, set what is loaded, and see to it that what is imported later is set then."""
     random.seed(settings.seed)
     _limit_loaded_pools(settings.threads)
-    waiting = {}
     for name, setter in _SETTERS.items():
-        module = sys.modules.get(name)
-        if module is None:
-            waiting[name] = setter
-        else:
-            _try(setter, module, settings)
-    sys.meta_path.insert(0, _AtImport(settings, waiting))
+        imports.after(name, functools.partial(_try, setter, settings))
 
 
 def _numpy(module: Any, settings: Settings) -> None:
@@ -57,18 +51,51 @@ def _tensorflow(module: Any, settings: Settings) -> None:
 
 
 def _torch(module: Any, settings: Settings) -> None:
+    module.manual_seed(settings.seed)
+    _place_keras_tensors(module, settings)
     if settings.threads:
         module.set_num_threads(settings.threads)
-    module.manual_seed(settings.seed)
+        module.set_num_interop_threads(settings.threads)
+
+
+def _place_keras_tensors(torch: Any, settings: Settings) -> None:
+    """Have Keras on PyTorch put its tensors on the run's device, which it chose when it was imported.
+
+    That was in the fork server, which sees every GPU of the machine; a run without one would fail there.
+    """
+    core: Any = sys.modules.get("keras.src.backend.torch.core")
+    if core is None:
+        return  # its import will look for itself
+    if not settings.has_gpu:
+        if core.DEFAULT_DEVICE.startswith("cuda"):
+            core.DEFAULT_DEVICE = "cpu"
+    elif "KERAS_TORCH_DEVICE" not in os.environ and torch.cuda.is_available():
+        core.DEFAULT_DEVICE = "cuda"
 
 
 def _jax(module: Any, settings: Settings) -> None:
-    if not settings.has_gpu and os.environ.get("JAX_PLATFORMS") == "cpu":
-        module.config.update("jax_platforms", "cpu")  # it read the variable when it was imported
+    """Choose its platforms: it read the variable when it was imported. Its threads follow the affinity."""
+    platforms = os.environ.get("JAX_PLATFORMS")
+    if platforms:
+        module.config.update("jax_platforms", platforms)
 
 
 def _keras(module: Any, settings: Settings) -> None:
-    module.utils.set_random_seed(settings.seed)
+    seed_keras(module, settings.seed)
+
+
+def seed_keras(keras: Any, seed: int) -> None:
+    """Seed Python, numpy and Keras's backend, from which Keras, if its state is fresh, draws all its chance.
+
+    Keras's own function imports TensorFlow in order to seed it, whatever the backend: 2 to 15 s in each run.
+    """
+    if "tensorflow" in sys.modules:
+        keras.utils.set_random_seed(seed)
+        return
+    random.seed(seed)
+    sys.modules["numpy"].random.seed(seed)
+    if "torch" in sys.modules:
+        sys.modules["torch"].manual_seed(seed)
 
 
 _Setter = Callable[[Any, Settings], None]
@@ -81,7 +108,7 @@ _SETTERS: Mapping[str, _Setter] = {
 }
 
 
-def _try(setter: _Setter, module: ModuleType, settings: Settings) -> None:
+def _try(setter: _Setter, settings: Settings, module: ModuleType) -> None:
     """Set a library; one that refuses costs a note in the run's log, not the run."""
     try:
         setter(module, settings)
@@ -113,42 +140,3 @@ def _limit_loaded_pools(threads: int) -> None:
     controller = _loaded_pools() if threads else None
     if controller is not None:
         controller.limit(limits=threads)
-
-
-class _AtImport(importlib.abc.MetaPathFinder):
-    """Sets each waiting library right after its first import."""
-
-    def __init__(self, settings: Settings, waiting: dict[str, _Setter]) -> None:
-        self._settings = settings
-        self._waiting = waiting
-
-    def find_spec(
-        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
-    ) -> importlib.machinery.ModuleSpec | None:
-        setter = self._waiting.pop(fullname, None)
-        if setter is None:
-            return None
-        spec = self._spec_of_others(fullname, path, target)
-        if spec is not None and spec.loader is not None:
-            self._hook(spec.loader, setter)
-        return spec
-
-    def _spec_of_others(
-        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None
-    ) -> importlib.machinery.ModuleSpec | None:
-        for finder in sys.meta_path:
-            if finder is not self:
-                spec = finder.find_spec(fullname, path, target)
-                if spec is not None:
-                    return spec
-        return None
-
-    def _hook(self, loader: Any, setter: _Setter) -> None:
-        """Change this one loader object; a loader around it would lack its resource methods."""
-        execute = loader.exec_module
-
-        def execute_and_set(module: ModuleType) -> None:
-            execute(module)
-            _try(setter, module, self._settings)
-
-        loader.exec_module = execute_and_set

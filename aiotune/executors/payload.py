@@ -2,6 +2,8 @@
 
 It lies in a memory file without a name. Large buffers (arrays, wherever they hang) stand beside the pickle,
 page by page, and a child maps them copy-on-write: writable, shared until written, invisible to others.
+The pickle holds three things: a prelude, which the child calls before the rest is unpickled, the program, and
+the functions and classes of `__main__` by name.
 
     pickle | buffer 0 | buffer 1 | ... | index: JSON | length of the index: 8 bytes
 """
@@ -15,7 +17,8 @@ import os
 import pickle
 import struct
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from types import MappingProxyType, TracebackType
 from typing import IO, Any, Self
 
@@ -24,13 +27,26 @@ import cloudpickle
 from aiotune.errors import PayloadError
 from aiotune.executors.context import Program
 from aiotune.executors.culprit import Culprit, find_culprit
+from aiotune.executors.main_module import (
+    MainGlobals,
+    is_definition_of_main,
+    main_globals,
+    names_set_by,
+)
 from aiotune.executors.mentions import mentioned_frameworks
 
-__all__ = ["LARGE_BUFFER_BYTES", "Payload", "load"]
+__all__ = ["LARGE_BUFFER_BYTES", "Payload", "Prelude", "PreludeError", "Reducer", "load", "pickled"]
+
+Prelude = Callable[[], object]
+Reducer = Callable[[object], Any]  # what `object.__reduce_ex__` returns, or NotImplemented
 
 LARGE_BUFFER_BYTES = 64 * 1024  # smaller ones cost less inside the pickle than a page of their own
 _TRAILER = struct.Struct("!Q")
 _NO_PARTS: Mapping[str, object] = MappingProxyType({})
+
+
+class PreludeError(Exception):
+    """The prelude failed; its error is the cause."""
 
 
 class Payload:
@@ -46,16 +62,25 @@ class Payload:
         self.pickle_bytes = pickle_bytes  # without the buffers beside it
 
     @classmethod
-    def create(cls, program: Program, parts: Mapping[str, object] = _NO_PARTS) -> Payload:
+    def create(
+        cls,
+        program: Program,
+        parts: Mapping[str, object] = _NO_PARTS,
+        *,
+        prelude: Prelude | None = None,
+        reducers: Sequence[Reducer] = (),
+    ) -> Payload:
         """Pickle the program. Blocking: it copies every array once; call it in a thread.
 
         `parts` are its components by the names that users know them by ("argument 1", "callbacks").
+        `prelude` is called in the child before the program is unpickled. `reducers` say how objects travel that
+        pickle itself does not know, or not well: the first that does not answer NotImplemented holds.
         Raises PayloadError, which names the part, for what cannot be pickled, and if memory is short.
         """
         fd = _create_file()
         try:
             with open(fd, "wb", closefd=False) as file:
-                frameworks, pickle_bytes = _write(file, program, parts)
+                frameworks, pickle_bytes = _write(file, (prelude, program), parts, reducers)
             return cls(_protect(fd), frameworks=frameworks, pickle_bytes=pickle_bytes)
         except BaseException as error:
             os.close(fd)
@@ -92,7 +117,10 @@ class Payload:
 
 
 def load(fd: int) -> Program:
-    """Return the program of the payload at `fd`; raises whatever unpickling raises.
+    """Call the prelude of the payload at `fd` and return its program; raises whatever unpickling raises.
+
+    PreludeError from what the prelude raises. What it set in `__main__` holds: unpickling a function would set
+    the names that the function uses back to the caller's values.
 
     Its large arrays are private, writable maps of the file, mapped as long as one of them lives.
     """
@@ -100,12 +128,64 @@ def load(fd: int) -> Program:
     (index_bytes,) = _TRAILER.unpack(content[-_TRAILER.size :])
     index = json.loads(bytes(content[-_TRAILER.size - index_bytes : -_TRAILER.size]))
     buffers = [content[start : start + size] for start, size in index["buffers"]]
-    program: Program = pickle.loads(content[: index["pickle_bytes"]], buffers=buffers)
+    # One unpickler for both, so that what they share (globals of the user's functions) is shared in the child.
+    unpickler = pickle.Unpickler(_Reader(content[: index["pickle_bytes"]]), buffers=buffers)
+    prelude: Prelude | None = unpickler.load()
+    changed: Mapping[str, Any] = {} if prelude is None else _called(prelude)
+    program: Program = unpickler.load()
+    definitions: dict[str, Any] = unpickler.load()
+    main_globals().update({**definitions, **changed})
     return program
 
 
+def pickled(thing: object) -> bytes:
+    """Return the pickle of what goes up to the caller, or raise what pickling raises.
+
+    What has a name goes by it, so that the caller finds its own class; only what has none goes by value.
+    """
+    try:
+        return pickle.dumps(thing, protocol=5)
+    except Exception:  # a lambda, a local class
+        content: bytes = cloudpickle.dumps(thing, protocol=5)
+        return content
+
+
+def _called(prelude: Prelude) -> Mapping[str, Any]:
+    try:
+        return names_set_by(prelude)
+    except BaseException as error:
+        raise PreludeError from error
+
+
+class _Reader:
+    """A file over bytes that are not copied."""
+
+    def __init__(self, content: memoryview) -> None:
+        self._content = content
+        self._position = 0
+
+    def read(self, size: int) -> bytes:
+        return bytes(self._take(size))
+
+    def readinto(self, buffer: memoryview) -> int:
+        piece = self._take(len(buffer))
+        buffer[: len(piece)] = piece
+        return len(piece)
+
+    def readline(self) -> bytes:
+        raise pickle.UnpicklingError("a pickle of this protocol has no lines")
+
+    def _take(self, size: int) -> memoryview:
+        piece = self._content[self._position : self._position + size]
+        self._position += len(piece)
+        return piece
+
+
 def _write(
-    file: IO[bytes], program: Program, parts: Mapping[str, object]
+    file: IO[bytes],
+    content: tuple[Prelude | None, Program],
+    parts: Mapping[str, object],
+    reducers: Sequence[Reducer],
 ) -> tuple[frozenset[str], int]:
     """Write the whole layout; return the frameworks met and the pickle's size."""
     buffers: list[memoryview] = []
@@ -117,13 +197,15 @@ def _write(
         buffers.append(raw)
         return False
 
-    scout = _Scout(file, buffer_callback=keep_inside)
+    scout = _Scout(file, reducers, buffer_callback=keep_inside)
     try:
-        scout.dump(program)
-    except (OSError, MemoryError):
+        for each in content:
+            scout.dump(each)
+        scout.dump(dict(scout.definitions))
+    except (OSError, MemoryError, PayloadError):
         raise
     except Exception as error:
-        raise _payload_error(error, program, parts) from error
+        raise _payload_error(error, content[1], parts, reducers) from error
     pickle_bytes = file.tell()
     places = [(_write_aligned(file, buffer), buffer.nbytes) for buffer in buffers]
     index = json.dumps({"pickle_bytes": pickle_bytes, "buffers": places}).encode()
@@ -132,16 +214,29 @@ def _write(
 
 
 class _Scout(cloudpickle.Pickler):  # type: ignore[misc]
-    """A pickler that notes the frameworks that it passes."""
+    """A pickler that asks the reducers first, and notes the frameworks and definitions that it passes."""
 
     def __init__(
-        self, file: IO[bytes], buffer_callback: Callable[[pickle.PickleBuffer], bool]
+        self,
+        file: IO[bytes] | _Sink,
+        reducers: Sequence[Reducer],
+        buffer_callback: Callable[[pickle.PickleBuffer], bool],
     ) -> None:
         super().__init__(file, protocol=5, buffer_callback=buffer_callback)
+        self._reducers = reducers
         self.frameworks: set[str] = set()
+        self.definitions: dict[str, Any] = {}
+        # cloudpickle would give the functions of `__main__` a namespace that is nobody else's.
+        self.globals_ref[id(main_globals())] = MainGlobals()
 
     def reducer_override(self, obj: object) -> Any:
         self.frameworks.update(mentioned_frameworks(obj))
+        if is_definition_of_main(obj):
+            self.definitions[obj.__name__] = obj  # type: ignore[attr-defined]
+        for reduce in self._reducers:
+            reduced = reduce(obj)
+            if reduced is not NotImplemented:
+                return reduced
         return super().reducer_override(obj)
 
 
@@ -153,22 +248,24 @@ def _write_aligned(file: IO[bytes], buffer: memoryview) -> int:
     return start
 
 
-def _payload_error(error: Exception, program: Program, parts: Mapping[str, object]) -> PayloadError:
-    culprit = find_culprit(parts, _is_picklable) or Culprit("the program", program)
-    return PayloadError(
-        f"{culprit.where} cannot be sent to a child process: it is of type "
-        f"{culprit.type_name}. {culprit.remedy} ({type(error).__name__}: {error})"
-    )
+def _payload_error(
+    error: Exception,
+    program: Program,
+    parts: Mapping[str, object],
+    reducers: Sequence[Reducer],
+) -> PayloadError:
+    failure_of = partial(_pickling_failure, reducers=reducers)
+    culprit = find_culprit(parts, failure_of) or Culprit("the program", program, error)
+    return PayloadError(str(culprit))
 
 
-def _is_picklable(thing: object) -> bool:
-    """Try it, without keeping the outcome."""
+def _pickling_failure(thing: object, reducers: Sequence[Reducer]) -> Exception | None:
+    """Pickle it, without keeping the outcome, and return what that raises."""
     try:
-        pickler = cloudpickle.Pickler(_Sink(), protocol=5, buffer_callback=lambda _: False)
-        pickler.dump(thing)
-    except Exception:
-        return False
-    return True
+        _Scout(_Sink(), reducers, buffer_callback=lambda _: False).dump(thing)
+    except Exception as error:
+        return error
+    return None
 
 
 class _Sink:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import select
@@ -10,11 +11,10 @@ import sys
 import threading
 from collections.abc import Sequence
 
+from aiotune.executors.system import HANG_UP
 from aiotune.executors.wire import Frame
 
-__all__ = ["HANG_UP", "ImportGuard", "import_modules"]
-
-HANG_UP = getattr(select, "POLLRDHUP", select.POLLHUP)
+__all__ = ["ImportGuard", "import_modules"]
 
 # The extra of aiotune that brings a module.
 _EXTRAS = {
@@ -24,6 +24,8 @@ _EXTRAS = {
     "torch": "torch",
     "sklearn": "sklearn",
 }
+# What a framework imports when it is first used: PyTorch for any optimizer, TensorFlow for `tf.keras`.
+_COMPANIONS = {"torch": "torch._dynamo", "tensorflow": "keras"}
 
 
 class ImportGuard:
@@ -58,16 +60,31 @@ class ImportGuard:
 
 def import_modules(modules: Sequence[str]) -> Frame | None:
     """Import the modules; return what to answer to every request if that fails."""
-    if "torch" in modules or os.environ.get("KERAS_BACKEND") == "torch":
-        # Else Keras on PyTorch starts the CUDA driver here, which no fork survives.
-        os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"
+    _keep_driver_asleep()
     for name in modules:
         try:
             importlib.import_module(name)
+            _import_companion(name)
         except BaseException as error:
             sys.excepthook(*sys.exc_info())
             return _refusal(name, error)
     return None
+
+
+def _keep_driver_asleep() -> None:
+    """Set what keeps PyTorch from starting the CUDA driver here, which no fork survives.
+
+    Keras asks PyTorch for GPUs when it is imported. The runs ask again, on the driver, each in its own world.
+    """
+    os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"
+    if os.environ.get("CUDA_VISIBLE_DEVICES", "").startswith("MIG-"):
+        os.environ["CUDA_VISIBLE_DEVICES"] = "-1"  # that check would leave them to the driver
+
+
+def _import_companion(name: str) -> None:
+    if name in _COMPANIONS:
+        with contextlib.suppress(Exception):  # a run that needs it will tell
+            importlib.import_module(_COMPANIONS[name])
 
 
 def _refusal(name: str, error: BaseException) -> Frame:

@@ -1,8 +1,8 @@
-"""Runs in processes of their own, forked by a server that has the frameworks imported already."""
+"""Runs in processes of their own, as a rule forked by a server that has the frameworks imported already."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -12,7 +12,13 @@ import anyio
 from aiotune.errors import ExecutorError
 from aiotune.executors.base import Assignment, Executor
 from aiotune.executors.execution import ProcessExecution
-from aiotune.executors.launch import Server, ServerLost, acquire_server, release_server
+from aiotune.executors.launch import (
+    Server,
+    ServerLost,
+    StartMethod,
+    acquire_server,
+    release_server,
+)
 from aiotune.executors.payload import Payload
 from aiotune.executors.wire import assignment_to_frame, encode_frame
 from aiotune.executors.world import World
@@ -24,11 +30,10 @@ class ProcessExecutor(Executor):
     """Starts each run of one payload in a fresh process. The payload stays the caller's to close.
 
     preload: modules that the fork server imports before it forks; they are imported once.
-    environment: the variables of the runs; default: this process's, as they are now.
+    start_method: "fork" from that server, "spawn" a new interpreter for each run, or "auto".
+    world: what the runs take over from this process; default: all of it, as it is now.
     server_log: where the fork server's own output goes (imports, their warnings).
     grace_seconds: between a request to stop and SIGTERM; 0.5 s later comes SIGKILL.
-
-    Working directory, `sys.path` and `sys.argv` of the runs are those of this process as of now.
     """
 
     def __init__(
@@ -36,13 +41,15 @@ class ProcessExecutor(Executor):
         payload: Payload,
         *,
         preload: Sequence[str] = (),
-        environment: Mapping[str, str] | None = None,
+        start_method: StartMethod = "auto",
+        world: World | None = None,
         server_log: Path | None = None,
         grace_seconds: float = 10.0,
     ) -> None:
         self._payload = payload
         self._preload = tuple(preload)
-        self._world = World.current(environment)
+        self._start_method = start_method
+        self._world = world or World.current()
         self._server_log = server_log
         self._grace_seconds = grace_seconds
         self._server: Server | None = None
@@ -111,7 +118,10 @@ class ProcessExecutor(Executor):
 
     def _acquire_server(self) -> Server:
         return acquire_server(
-            self._preload, environment=self._world.environment, log=self._server_log
+            self._preload,
+            start_method=self._start_method,
+            environment=self._world.environment,
+            log=self._server_log,
         )
 
     async def _release_server(self) -> None:

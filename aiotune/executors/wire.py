@@ -10,13 +10,16 @@ import json
 import math
 import struct
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any, assert_never
 
 from aiotune.executors.base import (
     Assignment,
     Failed,
     Finished,
+    Measured,
     Met,
+    Noted,
     Observed,
     RunEvent,
     Started,
@@ -106,6 +109,10 @@ def event_to_frame(event: RunEvent) -> Frame:
             }
         case Observed():
             fields = {"step": int(event.step), "metrics": _metrics(event.metrics)}
+        case Noted():
+            fields = {"message": event.message}
+        case Measured():
+            fields = {"memory_bytes": event.memory_bytes}
         case Finished():
             fields = {
                 "metrics": _metrics(event.metrics),
@@ -142,6 +149,10 @@ def event_from_frame(frame: Frame) -> RunEvent:
             )
         case "Observed":
             return Observed(fields["step"], _unwrapped(fields["metrics"]))
+        case "Noted":
+            return Noted(**fields)
+        case "Measured":
+            return Measured(**fields)
         case "Finished":
             return Finished(**fields | {"metrics": _unwrapped(fields["metrics"])})
         case "Failed":
@@ -159,7 +170,7 @@ def assignment_to_frame(assignment: Assignment) -> Frame:
         "space": _configs(assignment.space),
         "gpus": list(assignment.gpus),
         "cores": list(assignment.cores),
-        "budget": None if budget is None else [budget.epochs, budget.initial_epoch],
+        "budget": None if budget is None else asdict(budget),
     }
 
 
@@ -172,7 +183,7 @@ def assignment_from_frame(frame: Frame) -> Assignment:
         space=_space(frame["space"]),
         gpus=tuple(frame["gpus"]),
         cores=tuple(frame["cores"]),
-        budget=None if budget is None else Budget(*budget),
+        budget=None if budget is None else Budget(**budget),
     )
 
 

@@ -1,16 +1,19 @@
-"""The world that a run wakes up in: the caller's directory, path and environment, and its lease of devices."""
+"""The world that a run wakes up in: the caller's, as it was when the search began, and its lease of devices."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import sys
+import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Self
 
 from aiotune.errors import ExecutorError
 from aiotune.executors.base import Assignment
+from aiotune.executors.keras_settings import KerasSettings, backend_by
+from aiotune.executors.main_module import MainModule
 from aiotune.executors.wire import Frame
 
 __all__ = ["World", "device_variables", "pin_to_cores", "run_as_batch", "thread_variables"]
@@ -22,16 +25,23 @@ _THREAD_VARIABLES = (
     "NUMEXPR_NUM_THREADS",
     "VECLIB_MAXIMUM_THREADS",
 )
+_JAX_GPU_PLATFORMS = ("gpu", "cuda", "rocm", "")
 
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """What a run takes over from the caller, as it was when the search began."""
+    """What a run takes over from the caller, as it was when the search began.
+
+    The backend of a Keras that the caller has loaded decides for the runs: the environment names it.
+    """
 
     directory: str
     sys_path: tuple[str, ...]
     arguments: tuple[str, ...]
     environment: Mapping[str, str]
+    main: MainModule
+    umask: int | None = None  # None: not known
+    keras: KerasSettings | None = None  # None: not loaded in the caller
 
     @classmethod
     def current(cls, environment: Mapping[str, str] | None = None) -> Self:
@@ -42,43 +52,86 @@ class World:
             raise ExecutorError(
                 "the working directory no longer exists: change to another one with os.chdir()"
             ) from error
-        variables = os.environ if environment is None else environment
-        return cls(directory, tuple(map(str, sys.path)), tuple(sys.argv), dict(variables))
+        variables = dict(os.environ if environment is None else environment)
+        keras = KerasSettings.current()
+        if keras is not None and keras.backend != backend_by(variables):  # else servers stay shared
+            variables["KERAS_BACKEND"] = keras.backend
+        return cls(
+            directory,
+            tuple(map(str, sys.path)),
+            tuple(sys.argv),
+            variables,
+            MainModule.current(),
+            _umask(),
+            keras,
+        )
 
     def to_frame(self) -> Frame:
-        return asdict(self)
+        return {
+            "directory": self.directory,
+            "sys_path": self.sys_path,
+            "arguments": self.arguments,
+            "environment": self.environment,
+            "main": self.main.to_frame(),
+            "umask": self.umask,
+            "keras": None if self.keras is None else self.keras.to_frame(),
+        }
 
     @classmethod
     def from_frame(cls, frame: Frame) -> Self:
+        keras = frame["keras"]
         return cls(
             frame["directory"],
             tuple(frame["sys_path"]),
             tuple(frame["arguments"]),
             frame["environment"],
+            MainModule(**frame["main"]),
+            frame["umask"],
+            None if keras is None else KerasSettings.from_frame(keras),
         )
 
     def enter(self, assignment: Assignment) -> None:
-        """Make this process live in the world, on the assignment's devices and cores."""
+        """Make this process live in the world, on the assignment's devices and cores; but for Keras's settings.
+
+        Those wait until Keras is loaded.
+        """
         os.chdir(self.directory)
+        if self.umask is not None:
+            os.umask(self.umask)
         sys.path[:] = self.sys_path
         sys.argv[:] = self.arguments
+        self.main.enter()
         threads = len(assignment.cores)
         os.environ.clear()
         os.environ.update(self.environment)
         os.environ.update(device_variables(assignment.gpus, self.environment))
         os.environ.update(thread_variables(threads, self.environment))
+        time.tzset()  # TZ may differ from what this process was started with
         pin_to_cores(assignment.cores)
         run_as_batch()
+
+
+def _umask() -> int | None:
+    """Return this process's umask; None where only changing it, for all threads, would tell it."""
+    try:
+        with open("/proc/self/status") as file:
+            lines = [line for line in file if line.startswith("Umask:")]
+    except OSError:
+        return None
+    return int(lines[0].split()[1], 8) if lines else None
 
 
 def device_variables(gpus: tuple[str, ...], environment: Mapping[str, str]) -> dict[str, str]:
     """Return the variables that show a process exactly these GPUs (UUIDs), and none if there are none."""
     if gpus:
         return {"CUDA_VISIBLE_DEVICES": ",".join(gpus)}
-    hidden = {"CUDA_VISIBLE_DEVICES": "-1", "HIP_VISIBLE_DEVICES": "-1"}
-    if "JAX_PLATFORMS" not in environment:
-        hidden["JAX_PLATFORMS"] = "cpu"
-    return hidden
+    platforms = environment.get("JAX_PLATFORMS", "").split(",")
+    others = [each for each in platforms if each not in _JAX_GPU_PLATFORMS]
+    return {
+        "CUDA_VISIBLE_DEVICES": "-1",
+        "HIP_VISIBLE_DEVICES": "-1",
+        "JAX_PLATFORMS": ",".join(others) or "cpu",  # JAX fails if one that is named is not there
+    }
 
 
 def thread_variables(threads: int, environment: Mapping[str, str]) -> dict[str, str]:

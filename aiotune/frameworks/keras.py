@@ -12,11 +12,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from aiotune.errors import FatalTypeError
 from aiotune.executors.context import RunContext
 from aiotune.frameworks.keras_build import (
     ModelOptions,
     build_model,
+    distributed,
+    require_arguments,
     require_compiled,
     require_keras,
     require_size,
@@ -28,12 +29,15 @@ from aiotune.frameworks.keras_callbacks import (
     run_callback,
 )
 from aiotune.frameworks.keras_checkpoint import (
+    Best,
     BestCheckpoint,
+    begin_budget,
     forget_best,
-    read_best,
     restore_best,
+    save_best,
 )
-from aiotune.frameworks.keras_discovery import discover
+from aiotune.frameworks.keras_discovery import discover, discover_leniently
+from aiotune.frameworks.keras_tensorboard import hparams_session
 from aiotune.hypermodel import HyperModel, defines_fit
 from aiotune.hyperparameters import HyperParameters
 from aiotune.objective import Objective
@@ -44,8 +48,11 @@ __all__ = [
     "build_and_fit",
     "build_model",
     "discover",
+    "discover_leniently",
+    "distributed",
     "load_model",
     "require_keras",
+    "save_model",
 ]
 
 NO_HOOKS = TrainingHooks()
@@ -77,11 +84,15 @@ def build_and_fit(
         kwargs |= {"epochs": run.budget.epochs, "initial_epoch": initial_epoch}
     is_objective_due = _objective_deadline(hypermodel, kwargs)
     recorder = EpochRecorder(run, options.objective, checkpoint, is_objective_due)
-    kwargs["callbacks"] = [
-        *copied_callbacks(kwargs.get("callbacks"), run),
-        run_callback(run, recorder, hooks, partial(require_size, limit=options.max_model_size)),
-    ]
-    result = hypermodel.fit(run.hyperparameters, model, *args, **kwargs)
+    callbacks = copied_callbacks(kwargs.get("callbacks"), run)
+    watching = run_callback(
+        run, recorder, hooks, partial(require_size, limit=options.max_model_size)
+    )
+    with hparams_session(
+        callbacks, run, options.objective.name, lambda: recorder.best_metrics
+    ) as beginning:
+        kwargs["callbacks"] = [*callbacks, *beginning, watching]
+        result = hypermodel.fit(run.hyperparameters, model, *args, **kwargs)
     recorder.record_end(model)
     return result
 
@@ -98,6 +109,12 @@ def load_model(
     return model
 
 
+def save_model(model: Any, checkpoint_dir: Path, epoch: int) -> None:
+    """Keep the model as the best one of its run. Its score is not known here."""
+    checkpoint_dir.mkdir(parents=True, exist_ok=True)
+    save_best(model, checkpoint_dir, Best(epoch, None))
+
+
 def _open_checkpoint(
     run: RunContext, objective: Objective, model: Any
 ) -> tuple[BestCheckpoint, int]:
@@ -108,8 +125,8 @@ def _open_checkpoint(
     """
     directory = run.checkpoint_dir
     initial_epoch = 0 if run.budget is None else run.budget.initial_epoch
-    best = read_best(directory)
-    if initial_epoch > 0 and best is not None:
+    best = begin_budget(directory, initial_epoch) if initial_epoch > 0 else None
+    if best is not None:
         restore_best(model, directory)
         return BestCheckpoint(directory, objective, best), initial_epoch
     forget_best(directory)
@@ -123,15 +140,8 @@ def _with_names(
 
     FatalTypeError for an argument that `model.fit` does not take.
     """
-    signature = inspect.signature(model.fit)
-    try:
-        signature.bind_partial(*args, **kwargs)
-    except TypeError as error:
-        takes = ", ".join(signature.parameters)
-        raise FatalTypeError(
-            f"search() passes its arguments to model.fit: {error}; it takes {takes}"
-        ) from error
-    parameters = signature.parameters.values()
+    require_arguments(model.fit, args, kwargs, "search()")
+    parameters = inspect.signature(model.fit).parameters.values()
     names = [each.name for each in parameters if each.kind is each.POSITIONAL_OR_KEYWORD]
     if len(args) > len(names):
         return args, kwargs  # a `fit` of the model's own, with *args

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
+import inspect
 import math
 import os
-from collections.abc import Mapping
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -17,21 +18,32 @@ from aiotune.errors import (
     InfeasibleTrialError,
     MissingFramework,
 )
+from aiotune.executors.keras_settings import SessionSettings, backend_by
+from aiotune.executors.libraries import seed_keras
 from aiotune.hypermodel import HyperModel, defines_fit
 from aiotune.hyperparameters import HyperParameters
 from aiotune.objective import Objective
 
-__all__ = ["ModelOptions", "build_model", "require_compiled", "require_keras", "require_size"]
+__all__ = [
+    "ModelOptions",
+    "build_model",
+    "configured_backend",
+    "distributed",
+    "require_arguments",
+    "require_compiled",
+    "require_keras",
+    "require_size",
+]
 
 OLDEST_KERAS = (3, 5)
-BACKENDS = ("tensorflow", "jax", "torch")
 
 
 @dataclass(frozen=True, slots=True)
 class ModelOptions:
     """What a tuner was told about its models. `optimizer`, `loss`, `metrics` override the model's own.
 
-    `max_model_size` is a number of trainable parameters.
+    `max_model_size` is a number of trainable parameters. `distribution` makes a `tf.distribute` strategy or a
+    `keras.distribution` one.
     """
 
     objective: Objective
@@ -39,6 +51,7 @@ class ModelOptions:
     optimizer: Any = None
     loss: Any = None
     metrics: Any = None
+    distribution: Callable[[], Any] | None = None
 
     @property
     def overrides(self) -> dict[str, Any]:
@@ -62,6 +75,26 @@ def require_keras() -> ModuleType:
     return keras  # type: ignore[no-any-return]
 
 
+@contextmanager
+def distributed(options: ModelOptions) -> Iterator[None]:
+    """Make the distribution that the tuner was given, if any; models inside are built and trained by it.
+
+    Without this, models of such options are not distributed, and Keras's state is not cleared for them.
+    """
+    if options.distribution is None:
+        yield
+        return
+    _start_afresh(require_keras())  # now: clearing inside of the scope would break it
+    distribution = options.distribution()
+    if not callable(getattr(distribution, "scope", None)):
+        raise FatalTypeError(
+            f"distribution_strategy() returned {type(distribution).__name__}, which has no scope(): return a "
+            "tf.distribute strategy, or a distribution of keras.distribution"
+        )
+    with distribution.scope():
+        yield
+
+
 def build_model(
     hypermodel: HyperModel, hp: HyperParameters, options: ModelOptions, *, seed: int | None = None
 ) -> Any:
@@ -71,7 +104,10 @@ def build_model(
     model, InfeasibleTrialError if the model is larger than allowed.
     """
     keras = require_keras()
-    _start_afresh(keras, seed)
+    if options.distribution is None:
+        _start_afresh(keras)
+    if seed is not None:
+        seed_keras(keras, seed)
     model = hypermodel.build(hp)
     if not isinstance(model, keras.Model):
         raise FatalTypeError(_not_a_model(model))
@@ -106,16 +142,30 @@ def require_compiled(hypermodel: HyperModel, model: Any) -> None:
         )
 
 
-def _start_afresh(keras: ModuleType, seed: int | None) -> None:
+def require_arguments(
+    method: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any], call: str
+) -> None:
+    """Raise FatalTypeError for arguments of `call` that the model's method does not take."""
+    signature = inspect.signature(method)
+    try:
+        signature.bind_partial(*args, **kwargs)
+    except TypeError as error:
+        takes = ", ".join(signature.parameters)
+        raise FatalTypeError(
+            f"{call} passes its arguments to model.{method.__name__}: {error}; it takes {takes}"
+        ) from error
+
+
+def _start_afresh(keras: ModuleType) -> None:
     """Clear Keras's state, so that generated names begin anew, but not the settings it drops as well."""
     policy = keras.config.dtype_policy()
     distribution = keras.distribution.distribution()
+    settings = SessionSettings.current(keras)
     keras.utils.clear_session(free_memory=False)
     keras.config.set_dtype_policy(policy)
+    settings.apply(keras)
     if distribution is not None:
         keras.distribution.set_distribution(distribution)
-    if seed is not None:
-        keras.utils.set_random_seed(seed)
 
 
 def _not_a_model(result: object) -> str:
@@ -153,16 +203,10 @@ def _compile_arguments(keras: ModuleType, model: Any) -> dict[str, Any]:
 
 
 def _install_hint() -> str:
-    return f'run: pip install "aiotune[{_configured_backend()}]"'
+    return f'run: pip install "aiotune[{configured_backend()}]"'
 
 
-def _configured_backend() -> str:
-    """Return the backend that Keras would use: from the environment, its settings, or its default."""
-    backend = os.environ.get("KERAS_BACKEND")
-    if backend is None:
-        home = os.environ.get("KERAS_HOME") or Path.home() / ".keras"
-        try:
-            backend = json.loads(Path(home, "keras.json").read_text())["backend"]
-        except (OSError, ValueError, KeyError, TypeError):
-            backend = None
-    return backend if backend in BACKENDS else "tensorflow"
+def configured_backend() -> str:
+    """Return the backend of a Keras that is loaded, else the one that it would use."""
+    config: Any = getattr(sys.modules.get("keras"), "config", None)
+    return str(config.backend()) if hasattr(config, "backend") else backend_by(os.environ)

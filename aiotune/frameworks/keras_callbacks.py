@@ -18,9 +18,10 @@ from aiotune.errors import FatalTypeError, FatalValueError
 from aiotune.executors.context import RunContext
 from aiotune.frameworks.keras_build import require_keras
 from aiotune.frameworks.keras_checkpoint import BestCheckpoint
+from aiotune.frameworks.keras_tensorboard import place_logs
 from aiotune.objective import MultiObjective, Objective
 
-__all__ = ["EpochRecorder", "TrainingHooks", "copied_callbacks", "run_callback"]
+__all__ = ["EpochRecorder", "TrainingHooks", "copied_callbacks", "numbers_of", "run_callback"]
 
 Hook = Callable[..., object]
 
@@ -77,14 +78,17 @@ class EpochRecorder:
         self._is_objective_due = is_objective_due
         self._offset = 0
         self.last_step: int | None = None
+        self.best_metrics: Mapping[str, float] = {}  # those of the epoch that the checkpoint has
 
     def record(self, model: Any, epoch: int, logs: Mapping[str, Any]) -> None:
         """Save, then report, so that no reported epoch lacks its weights. FatalValueError without objective."""
-        numbers = _numbers(logs)
+        numbers = numbers_of(logs)
         if self._is_objective_due(epoch):
             _require_objective(self._objective, numbers)
         step = self._step(epoch)
         self._checkpoint.offer(model, step, numbers)
+        if self._checkpoint.best is not None and self._checkpoint.best.epoch == step:
+            self.best_metrics = numbers
         if numbers:
             self._run.report(step, **numbers)
 
@@ -202,10 +206,7 @@ def copied_callbacks(callbacks: Any, run: RunContext) -> list[Any]:
         fresh = _copies(_as_list(callbacks))
     for callback in fresh:
         _require_callback(callback)
-        if type(callback).__name__ == "TensorBoard":
-            folder = f"{run.trial_id}/execution{run.assignment.repeat}"
-            callback.log_dir = f"{callback.log_dir}/{folder}"
-    return fresh
+    return place_logs(fresh, run)
 
 
 def _as_list(callbacks: Any) -> list[Any]:
@@ -248,7 +249,7 @@ def _require_callback(callback: Any) -> None:
         )
 
 
-def _numbers(logs: Mapping[str, Any]) -> dict[str, float]:
+def numbers_of(logs: Mapping[str, Any]) -> dict[str, float]:
     """Return the metrics that are single numbers; others, say one value a class, cannot be scores."""
     numbers = {}
     for name, value in logs.items():

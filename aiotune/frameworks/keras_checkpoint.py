@@ -4,6 +4,7 @@
         best.weights.h5    weights and optimizer
         build.json         the shapes that a lazily built model needs to get its weights
         best.json          {"epoch": ..., "score": ...}; written last: it says that the others are whole
+        before-3/          the same as they were when a budget began at epoch 3 (Hyperband)
 
 Each file is written under another name and then moved into place, so that no reader sees half of one. What
 exact continuation needs besides (seed generators, the last epoch) belongs into a file of its own, beside these.
@@ -14,16 +15,32 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from aiotune.errors import FatalRuntimeError, FatalValueError
 from aiotune.frameworks.keras_build import require_keras
+from aiotune.layout import unfinished
 from aiotune.objective import Objective
 
-__all__ = ["Best", "BestCheckpoint", "forget_best", "read_best", "restore_best"]
+__all__ = [
+    "Best",
+    "BestCheckpoint",
+    "adopt_best",
+    "begin_budget",
+    "forget_best",
+    "load_weights",
+    "read_best",
+    "restore_best",
+    "save_best",
+    "save_build",
+    "write_file",
+    "write_json",
+]
 
 WEIGHTS = "best.weights.h5"
 BUILD = "build.json"
@@ -85,13 +102,57 @@ def forget_best(directory: Path) -> None:
         (directory / name).unlink(missing_ok=True)
 
 
+def begin_budget(directory: Path, initial_epoch: int) -> Best | None:
+    """Return the best epoch before `initial_epoch`, whose weights the directory then has; None without one.
+
+    A run that was cut off or broke may have left later, better weights: the next one begins where it did.
+    """
+    aside = directory / f"before-{initial_epoch}"
+    if read_best(aside) is not None:
+        _link_best(aside, directory)
+    elif read_best(directory) is not None:
+        for older in directory.glob("before-*"):
+            shutil.rmtree(older)
+        aside.mkdir()
+        _link_best(directory, aside)
+    return read_best(directory)
+
+
+def _link_best(source: Path, target: Path) -> None:
+    """Let `target` have the checkpoint of `source`: by links, since no file is ever changed in place."""
+
+    def link(name: str, draft: Path) -> None:
+        try:
+            os.link(source / name, draft)
+        except OSError:  # a file system without links
+            shutil.copyfile(source / name, draft)
+
+    for name in (WEIGHTS, BUILD, BEST):
+        write_file(target / name, partial(link, name))
+
+
 def save_best(model: Any, directory: Path, best: Best) -> None:
     """Write the model's weights and what it takes to load them."""
+    write_file(directory / WEIGHTS, lambda path: model.save_weights(path, overwrite=True))
+    save_build(model, directory)
+    _write_record(directory, best)
+
+
+def adopt_best(directory: Path, best: Best, *, weights: Path, build: Path) -> None:
+    """Copy weights that another program saved, with the input shapes in `build`, if it is there."""
+    directory.mkdir(parents=True, exist_ok=True)
+    write_file(directory / WEIGHTS, partial(shutil.copyfile, weights))
+    if build.exists():
+        write_file(directory / BUILD, partial(shutil.copyfile, build))
+    else:
+        write_json(directory / BUILD, None)
+    _write_record(directory, best)
+
+
+def _write_record(directory: Path, best: Best) -> None:
     is_plain = best.score is None or math.isfinite(best.score)  # strict JSON has no infinity
     record = {"epoch": best.epoch, "score": best.score if is_plain else repr(best.score)}
-    _replace(directory / WEIGHTS, lambda path: model.save_weights(path, overwrite=True))
-    _replace(directory / BUILD, _text_writer(_build_config(model)))
-    _replace(directory / BEST, _text_writer(record))
+    write_json(directory / BEST, record)
 
 
 def restore_best(model: Any, directory: Path) -> Best:
@@ -105,16 +166,29 @@ def restore_best(model: Any, directory: Path) -> Best:
             f"there is no checkpoint in {directory}: no epoch of this trial had a score, its files "
             "were deleted, or HyperModel.fit did not pass its `callbacks` on to model.fit"
         )
+    load_weights(model, directory / WEIGHTS)
+    return best
+
+
+def load_weights(model: Any, path: Path) -> None:
+    """Load a file of weights, beside which `save_build` wrote, into a new model of the same kind.
+
+    FatalValueError if it belongs to another architecture.
+    """
     try:
-        _build(model, directory)
-        model.load_weights(directory / WEIGHTS)
+        _build(model, path.parent)
+        model.load_weights(path)
     except ValueError as error:
         raise FatalValueError(
-            f"the weights in {directory} do not fit the model that build returns for these values "
+            f"the weights in {path.parent} do not fit the model that build returns for these values "
             f"({error}). Did the build function change since they were saved? A model whose layers "
             "get their weights in the first call may need a `build(self, input_shape)` method"
         ) from error
-    return best
+
+
+def save_build(model: Any, directory: Path) -> None:
+    """Write what `load_weights` needs beside the weights."""
+    write_json(directory / BUILD, _build_config(model))
 
 
 def _build(model: Any, directory: Path) -> None:
@@ -142,15 +216,17 @@ def _build_config(model: Any) -> Any:
     return config
 
 
-def _text_writer(record: object) -> Callable[[Path], object]:
-    return lambda path: path.write_text(json.dumps(record, allow_nan=False))
+def write_json(path: Path, record: object) -> None:
+    """Write a record of plain JSON values."""
+    text = json.dumps(record, allow_nan=False)
+    write_file(path, lambda draft: draft.write_text(text))
 
 
-def _replace(path: Path, write: Callable[[Path], object]) -> None:
+def write_file(path: Path, write: Callable[[Path], object]) -> None:
     """Let `write` make the file under another name, then put it in place at once."""
-    unfinished = path.with_name(f"writing.{path.name}")
+    draft = unfinished(path)
     try:
-        write(unfinished)
-        os.replace(unfinished, path)
+        write(draft)
+        os.replace(draft, path)
     finally:
-        unfinished.unlink(missing_ok=True)
+        draft.unlink(missing_ok=True)

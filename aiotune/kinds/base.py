@@ -11,6 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from random import Random
 from typing import Any, Self
 
 from aiotune.errors import FatalTypeError, FatalValueError
@@ -101,6 +102,20 @@ class HyperParameter(ABC):
     def to_unit(self, value: Scalar) -> float:
         """Return the middle of the part of [0, 1] that `from_unit` maps to `value`."""
         return (self.index_of(value) + 0.5) / self.finite_size()
+
+    # KerasTuner's names. They speak of real values, where the methods above speak of what is kept.
+
+    def prob_to_value(self, prob: float) -> Any:
+        """Return the real value at `prob` in [0, 1]."""
+        return self.value_of(self.from_unit(prob))
+
+    def value_to_prob(self, value: object) -> float:
+        """Return the middle of the part of [0, 1] that `prob_to_value` maps to `value`."""
+        return self.to_unit(self.label_of(value))
+
+    def random_sample(self, seed: int | None = None) -> Any:
+        """Return a real value at random; the same one for the same seed."""
+        return self.prob_to_value(Random(seed).random())
 
     def contains(self, value: object) -> bool:
         """Tell whether `value` is one of the scalars of this range, exact in type."""

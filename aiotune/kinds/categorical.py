@@ -114,6 +114,11 @@ class Boolean(HyperParameter):
     def size(self) -> int:
         return 2
 
+    @property
+    def values(self) -> tuple[bool, bool]:
+        """Both, in the order of their numbers."""
+        return (False, True)
+
     def value_at(self, index: int) -> bool:
         return index == 1
 
@@ -149,6 +154,11 @@ class Fixed(HyperParameter):
     @cached_property
     def default(self) -> Scalar:  # type: ignore[override]
         return distinct([self.value])[0][0]
+
+    @property
+    def values(self) -> tuple[object]:
+        """The one value."""
+        return (self.value,)
 
     @property
     def size(self) -> int:

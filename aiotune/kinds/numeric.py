@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Context, Decimal
 from functools import cached_property
@@ -106,6 +107,13 @@ class Int(_Numeric):
             object.__setattr__(self, "step", 1)
         self.settle_numbers()
 
+    @property
+    def values(self) -> Sequence[int]:
+        """Every value in order; not made before it is asked for, however many there are."""
+        if self.step is None or self.sampling == "linear":
+            return range(self.min_value, self.max_value + 1, self.step or 1)
+        return tuple(map(self.value_at, range(self.size)))
+
     @cached_property
     def size(self) -> int:
         low, high, step = self.min_value, self.max_value, self.step
@@ -183,6 +191,13 @@ class Float(_Numeric):
             if value is not None or each.endswith("value"):
                 object.__setattr__(self, each, _real(self.name, each, value))
         self.settle_numbers()
+
+    @property
+    def values(self) -> Sequence[float]:
+        """Every value in order; of a continuous range ten, spread as `sampling` says."""
+        if self.size is None:
+            return tuple(self.from_unit((index + 0.5) / 10) for index in range(10))
+        return tuple(map(self.value_at, range(self.size)))
 
     @cached_property
     def size(self) -> int | None:

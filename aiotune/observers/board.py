@@ -29,7 +29,7 @@ from aiotune.events import (
 )
 from aiotune.history import History
 from aiotune.objective import Objective
-from aiotune.results import best_trials
+from aiotune.ranking import best_trials
 from aiotune.trial import RunState, Trial, TrialState
 
 __all__ = ["Board", "Row", "Unit", "View", "number_text", "time_text", "values_text"]
@@ -39,6 +39,8 @@ Unit = Literal["epoch", "step"]
 _LONGEST_VALUE = 20  # characters of one value
 _LINE_VALUES = 160  # characters of hyperparameters in a line, in a row of the table
 _ROW_VALUES = 60
+
+_SCORED = (TrialState.COMPLETED, TrialState.PRUNED, TrialState.PAUSED)
 
 _ORACLE_PREFIX = "tuner/"  # how the oracle marks its own values
 
@@ -79,18 +81,21 @@ class Board:
         clock: Clock,
         *,
         starting: str | None = None,
+        output: str | None = None,
         unit: Unit = "epoch",
     ) -> None:
         self._objective = objective
         self._most = max_trials
         self._clock = clock
         self._starting = starting
+        self._output = output
         self._unit = unit
         self._rows: dict[tuple[str, int], Row] = {}
         self._done = 0
         self._done_before = 0  # by earlier sessions
         self._failed = 0
         self._best: Trial | None = None
+        self._paused: set[str] = set()  # trials whose line is out, if they end as they stand
         self._has_told_failure = False
         self._has_ended = False
         self._opened_at = clock.monotonic()
@@ -111,11 +116,15 @@ class Board:
                 self._report(event)
             case RunEnded():
                 return list(self._end_run(event))
+            case TrialPaused():
+                return list(self._pause_trial(history.trial(event.trial_id)))
+            case TrialPromoted():
+                self._paused.discard(event.trial_id)
             case TrialEnded():
                 return list(self._end_trial(history.trial(event.trial_id)))
             case SearchEnded():
                 return list(self._end(event))
-            case TrialCreated() | TrialPaused() | TrialPromoted() | StopRequested():
+            case TrialCreated() | StopRequested():
                 pass
             case _:
                 assert_never(event)
@@ -147,12 +156,17 @@ class Board:
         over = [t for t in history.ended_trials() if t.state is not TrialState.DUPLICATE]
         self._done = self._done_before = len(over)
         self._failed = sum(trial.state is TrialState.FAILED for trial in over)
-        self._best = next(iter(best_trials(over, self._objective, 1)), None)
+        self._best = next(iter(best_trials(history.trials.values(), self._objective, 1)), None)
+        paused = (t for t in history.open_trials() if t.state is TrialState.PAUSED)
+        self._paused = {trial.trial_id for trial in paused}
         most = "" if self._most is None else f", {self._most} trials"
         before = f"; {self._done} done before" if self._done else ""
         yield f"search for {self._objective.name} ({self._objective.direction}){most}{before}"
         if self._most is not None and self._done >= self._most:
-            self._starting = None  # nothing will start
+            self._starting = None
+            return  # nothing will start
+        if self._output is not None:
+            yield f"output of the trials: {self._output}"
         if self._starting is not None:
             yield f"starting: {self._starting} ..."
 
@@ -205,13 +219,18 @@ class Board:
         if trial.state is not TrialState.DUPLICATE:
             self._done += 1
         self._failed += trial.state is TrialState.FAILED
+        if trial.trial_id not in self._paused:  # nothing new since
+            yield "  ".join(filter(None, self._trial_parts(trial)))
+
+    def _pause_trial(self, trial: Trial) -> Iterator[str]:
+        self._paused.add(trial.trial_id)
         yield "  ".join(filter(None, self._trial_parts(trial)))
 
     def _trial_parts(self, trial: Trial) -> Iterator[str]:
         yield f"trial {trial.trial_id}"
         if trial.state is not TrialState.COMPLETED:
             yield trial.status
-        if trial.state in (TrialState.COMPLETED, TrialState.PRUNED) and trial.score is not None:
+        if trial.score is not None and trial.state in _SCORED:
             yield self._score_text(trial)
             yield "" if trial.best_step is None else self._step_text(trial.best_step)
         elif trial.message:
@@ -222,7 +241,7 @@ class Board:
     def _score_text(self, trial: Trial) -> str:
         """Return the score beside the best one, which this trial's becomes if it is better."""
         score, best = _score(trial), self._best
-        text = f"{self._objective.name} {number_text(score)}"
+        text = f"{self._objective.name} {_score_text(trial)}"
         if best is None or self._objective.better_than(score, _score(best)):
             self._best = trial
             return f"{text} (best)"
@@ -243,7 +262,7 @@ class Board:
         return f"{trials} done{failed}, {elapsed}"
 
     def _best_text(self, trial: Trial) -> str:
-        score = f"{self._objective.name} {number_text(_score(trial))}"
+        score = f"{self._objective.name} {_score_text(trial)}"
         return (
             f"{score}  trial {trial.trial_id}  {values_text(trial.values, _LINE_VALUES)}".rstrip()
         )
@@ -264,6 +283,12 @@ class Board:
 def _score(trial: Trial) -> float:
     assert trial.score is not None
     return trial.score
+
+
+def _score_text(trial: Trial) -> str:
+    """Return the score, with its standard error where it is a mean over several runs."""
+    text, error = number_text(_score(trial)), trial.standard_error
+    return text if error is None else f"{text} ± {number_text(error)}"
 
 
 def number_text(number: float) -> str:
@@ -327,7 +352,7 @@ def _end_text(event: SearchEnded) -> str:
         case EndReason.MAX_TRIALS:
             return "max_trials is reached"
         case EndReason.EXHAUSTED:
-            return "every point of the space was tried"
+            return event.message or "every point of the space was tried"
         case EndReason.STOPPED:
             return event.message or "it was asked to stop"
         case EndReason.FAILED:

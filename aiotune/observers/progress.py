@@ -42,16 +42,19 @@ def make_progress(
     max_trials: int | None,
     *,
     starting: str | None = None,
+    output: str | None = None,
     unit: Unit = "epoch",
 ) -> Progress | None:
     """Return the display for `verbose`: None for 0, lines for 2, else a live one where there is a terminal.
 
-    starting: what happens before the first trial and may take long, "importing keras". unit: what a step
-    of a trial is called.
+    starting: what happens before the first trial and may take long, "importing keras". output: where that of
+    the trials goes, if not to this process's own. unit: what a step of a trial is called.
     """
     if not verbose:
         return None
-    return Progress(objective, max_trials, starting=starting, unit=unit, is_live=verbose != 2)
+    return Progress(
+        objective, max_trials, starting=starting, output=output, unit=unit, is_live=verbose != 2
+    )
 
 
 class Progress:
@@ -69,6 +72,7 @@ class Progress:
         *,
         stream: TextIO | None = None,
         starting: str | None = None,
+        output: str | None = None,
         unit: Unit = "epoch",
         is_live: bool = True,
         clock: Clock | None = None,
@@ -78,7 +82,12 @@ class Progress:
         self._is_live = is_live and _is_terminal(self._stream)
         self._lock = threading.Lock()  # guards the next two, for moments only: never while writing
         self._board = Board(
-            objective, max_trials, clock or SystemClock(), starting=starting, unit=unit
+            objective,
+            max_trials,
+            clock or SystemClock(),
+            starting=starting,
+            output=output,
+            unit=unit,
         )
         self._lines: list[str] = []
         self._wake = threading.Event()

@@ -7,20 +7,21 @@ same answers.
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
-from typing import TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from aiotune.errors import FatalRuntimeError, FatalTypeError, FatalValueError
 from aiotune.history import History
 from aiotune.hyperparameters import HyperParameters
 from aiotune.objective import Objective, create_objective
+from aiotune.ranking import best_trials
 from aiotune.space import Scalar, Space
-from aiotune.trial import Budget, Observation, Trial
+from aiotune.trial import Budget, Observation, Trial, trial_id_of
 
-__all__ = ["Answer", "Exhausted", "Oracle", "Promote", "Suggest", "Verdict", "Wait"]
+__all__ = ["Answer", "Exhausted", "Oracle", "Promote", "Suggest", "Verdict", "Wait", "synchronized"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,11 +53,14 @@ class Wait:
 
 @dataclass(frozen=True, slots=True)
 class Exhausted:
-    """Nothing more to propose, ever."""
+    """Nothing more to propose, ever. `message` says why, if not every point of the space was tried."""
+
+    message: str | None = None
 
 
 Count = TypeVar("Count", int, int | None)
 Answer = Suggest | Promote | Wait | Exhausted
+Method = TypeVar("Method", bound=Callable[..., Any])
 
 
 class Verdict(Enum):
@@ -67,8 +71,37 @@ class Verdict(Enum):
     PAUSE = auto()
 
 
-class Oracle(ABC):
+_BY_ITSELF = "the search does it, `await tuner.search(...)`; steps of your own go into run_trial"
+_ABSENT: Mapping[str, str] = {
+    "create_trial": _BY_ITSELF,
+    "end_trial": f"{_BY_ITSELF}. To learn of an end define tell(trial), or on_trial_end of a tuner",
+    "update_trial": "report metrics in run_trial: trial.report(step, loss=...), or return them",
+    "score_trial": "return the score from run_trial, under the objective's name",
+    "_score_trial": "return the score from run_trial, under the objective's name",
+    "_populate_space": "name it populate_space",
+    "update_space": "declare the names in hyperparameters=, or in the program",
+    "ongoing_trials": "ask for trials whose status is RUNNING: self.trials.values()",
+    "tuner_ids": "one program runs all trials; there are no workers",
+    "multi_worker": "one program runs all trials; there are no workers",
+    "should_report": "one program runs all trials; there are no workers",
+    "verbose": "pass verbose= to search()",
+    "save": "every fact is stored when it happens",
+    "reload": "call tuner.reload()",
+}
+_NEVER_CALLED = frozenset(
+    {"create_trial", "end_trial", "update_trial", "score_trial", "_score_trial", "_populate_space"}
+)
+
+
+def synchronized(method: Method) -> Method:
+    """Return the method as it is: a search calls its oracle from one thread. For KerasTuner's oracles."""
+    return method
+
+
+class Oracle:
     """Proposes trials. Subclasses implement `ask`, and `judge` and `tell` where they have a say.
+
+    One that was written for KerasTuner implements `populate_space(trial_id)` instead of `ask`.
 
     max_trials: how many trials in all, over every session of the project; None: until exhausted.
     hyperparameters: declarations that are known beforehand; they win over the program's.
@@ -77,7 +110,6 @@ class Oracle(ABC):
 
     def __init__(
         self,
-        *,
         objective: Objective | str | Sequence[Objective | str] | None = None,
         max_trials: int | None = None,
         hyperparameters: HyperParameters | None = None,
@@ -104,10 +136,42 @@ class Oracle(ABC):
         self.max_consecutive_failed_trials = _checked(
             "max_consecutive_failed_trials", max_consecutive_failed_trials, at_least=1
         )
+        self._read_history: Callable[[], History] = History
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        for name in vars(cls):
+            if name in _NEVER_CALLED:
+                raise FatalTypeError(
+                    f"{cls.__name__}.{name} would never be called: {_ABSENT[name]}"
+                )
+            if name in ("get_state", "set_state"):
+                warnings.warn(
+                    f"{cls.__name__}.{name} is not called by a search: what an oracle knows must follow from "
+                    "self.trials, so that a resumed search goes on as the first one would have",
+                    stacklevel=2,
+                )
+
+    def __getattr__(self, name: str) -> NoReturn:
+        if name in _ABSENT:
+            raise AttributeError(f"an Oracle has no {name}: {_ABSENT[name]}")
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+    # --- what it proposes ---
 
     def tunable(self, history: History) -> Space:
         """Return the space whose values the oracle proposes; other names take their default."""
         return history.space if self.tune_new_entries else Space(self.hyperparameters.space)
+
+    @property
+    def draws_new_names(self) -> bool:
+        """Whether a name without a proposed value is drawn where a run meets it; else it takes its default."""
+        return self.tune_new_entries
+
+    @property
+    def given(self) -> frozenset[str]:
+        """The names that were declared beforehand: the program may declare them otherwise."""
+        return frozenset(each.name for each in self.hyperparameters.space)
 
     @property
     def chance(self) -> int:
@@ -116,20 +180,98 @@ class Oracle(ABC):
             raise FatalRuntimeError("the oracle has no seed yet: the search sets it when it opens")
         return self.seed
 
-    @abstractmethod
     def ask(self, history: History, number: int) -> Answer:
         """Return what to do next; `number` is the number that a new trial would get."""
+        self.follow(lambda: history)
+        return _answer(self, self.populate_space(trial_id_of(number)), number)
+
+    def populate_space(self, trial_id: str) -> Mapping[str, Any]:
+        """Return {"status": "RUNNING", "values": {...}} for a new trial, or the status "IDLE" or "STOPPED".
+
+        IDLE: nothing before something in flight ends. STOPPED: nothing more, ever. The names of the space are
+        in `get_space()`, the trials so far in `trials`. Names that the values leave out are drawn.
+        """
+        raise NotImplementedError(
+            f"{type(self).__name__} must define ask(history, number), or populate_space(trial_id)"
+        )
 
     def judge(self, trial: Trial, observation: Observation) -> Verdict:
         """Rule on a running trial whose newest report is `observation`."""
         return Verdict.CONTINUE
 
-    def tell(self, trial: Trial) -> None:  # noqa: B027  optional
+    def tell(self, trial: Trial) -> None:
         """Learn that `trial` is over or paused."""
 
     def is_duplicate(self, history: History, trial: Trial) -> bool:
         """Tell whether `trial`, whose path is now known better, is the point of another trial."""
         return False
+
+    # --- what is known ---
+
+    def follow(self, read_history: Callable[[], History]) -> None:
+        """Answer questions about the search from what this function returns."""
+        self._read_history = read_history
+
+    @property
+    def trials(self) -> Mapping[str, Trial]:
+        """Every trial of the search by id, in the order of asking."""
+        return self._read_history().trials
+
+    def get_trial(self, trial_id: str) -> Trial:
+        """Return the trial. KeyError with the ids that there are."""
+        return self._read_history().trial(trial_id)
+
+    def get_best_trials(self, num_trials: int = 1) -> list[Trial]:
+        """Return the best trials, best first; those without a score are never among them."""
+        return best_trials(self.trials.values(), self.objective, num_trials)
+
+    def get_space(self) -> HyperParameters:
+        """Return the names that are known so far, with their defaults: a copy."""
+        given = Space(self.hyperparameters.space)
+        return HyperParameters(space=given.grow(self._read_history().space))
+
+    @property
+    def start_order(self) -> list[str]:
+        """The ids of all trials, in the order of asking."""
+        return list(self.trials)
+
+    @property
+    def end_order(self) -> list[str]:
+        """The ids of the trials that are over, in the order of their ends."""
+        return [trial.trial_id for trial in self._read_history().ended_trials()]
+
+    def get_state(self) -> dict[str, Any]:
+        """Return nothing: an oracle keeps no state of its own, every fact is in the store."""
+        return {}
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """Do nothing: the store has every fact."""
+
+    def remaining_trials(self) -> int | None:
+        """Return how many trials `max_trials` leaves, or None without that limit."""
+        if self.max_trials is None:
+            return None
+        return max(0, self.max_trials - self._read_history().counted())
+
+
+def _answer(oracle: Oracle, populated: Mapping[str, Any], number: int) -> Answer:
+    """Return what `populate_space` returned as an answer. FatalTypeError, FatalValueError for anything else."""
+    name = f"{type(oracle).__name__}.populate_space()"
+    if not isinstance(populated, Mapping) or "status" not in populated:
+        raise FatalTypeError(
+            f'{name} must return {{"status": ..., "values": ...}}, not {populated!r}'
+        )
+    match populated["status"]:
+        case "RUNNING":
+            return Suggest(dict(populated.get("values") or {}), stream=number)
+        case "IDLE":
+            return Wait()
+        case "STOPPED":
+            return Exhausted()
+        case other:
+            raise FatalValueError(
+                f'{name}: status {other!r} is none of "RUNNING", "IDLE", "STOPPED"'
+            )
 
 
 def _checked(name: str, value: Count, *, at_least: int | None) -> Count:

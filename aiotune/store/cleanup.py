@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from aiotune.errors import StoreUnreadable, StoreUnwritable
-from aiotune.layout import Layout
+from aiotune.layout import Layout, Retrained, unfinished
 from aiotune.store.lock import hold_lock
 from aiotune.store.schema import APPLICATION_ID
 
@@ -33,6 +33,8 @@ def remove_project(layout: Layout) -> None:
             _check_database(layout.store)
             for trial in _directories(layout.root, "trial_*"):
                 _remove_trial(trial)
+            for retrained in _directories(layout.root, "retrained_*"):
+                _remove_retrained(Retrained(retrained))
             for path in _project_files(layout):
                 path.unlink(missing_ok=True)
         _remove_if_empty(layout.root)
@@ -45,6 +47,10 @@ def remove_project(layout: Layout) -> None:
 
 def _project_files(layout: Layout) -> Iterator[Path]:
     yield layout.server_log
+    yield layout.evaluation_log
+    for log in layout.root.glob("evaluate-*.log"):
+        if re.fullmatch(r"evaluate-\d+\.log", log.name):
+            yield log
     for suffix in ("-wal", "-shm", "-journal", ""):
         yield layout.store.with_name(layout.store.name + suffix)
     # Last, while it is held: whoever opened it meanwhile finds it gone, and makes a new one.
@@ -77,6 +83,15 @@ def _remove_trial(trial: Path) -> None:
         if re.fullmatch(r"repeat-\d+", repeat.name):
             shutil.rmtree(repeat)
     _remove_if_empty(trial)
+
+
+def _remove_retrained(retrained: Retrained) -> None:
+    if not re.fullmatch(r"retrained_\d+", retrained.directory.name):
+        return
+    for path in retrained.files:
+        for each in (path, unfinished(path)):
+            each.unlink(missing_ok=True)
+    _remove_if_empty(retrained.directory)
 
 
 def _directories(parent: Path, pattern: str) -> list[Path]:

@@ -309,7 +309,8 @@ def _stop_with_this_thread(connection: aiosqlite.Connection) -> None:
     if owner.daemon:  # never joined: it lives exactly as long as the main thread does
         owner = threading.main_thread()
     if owner not in _open:
-        threading.Thread(target=_stop_after, args=(owner,), daemon=True).start()
+        name = "aiotune-store"
+        threading.Thread(target=_stop_after, args=(owner,), name=name, daemon=True).start()
     _open.setdefault(owner, weakref.WeakSet()).add(connection)
 
 

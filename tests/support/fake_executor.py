@@ -37,8 +37,10 @@ class Script:
         hp = HyperParameters(
             space=assignment.space,
             values=dict(assignment.values),
-            fill=lambda each: each.from_unit(
-                unit_draw(assignment.seed, assignment.stream, each.name)
+            fill=lambda each: (
+                each.from_unit(unit_draw(assignment.seed, assignment.stream, each.name))
+                if assignment.tune_new_entries
+                else each.default
             ),
         )
         declare(hp)

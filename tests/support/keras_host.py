@@ -1,10 +1,12 @@
-"""A process that imports Keras once and runs each program of `keras_programs` in a fork of its own.
+"""A process that imports Keras once and runs each program of a module in a fork of its own.
 
-A request is one line, [program, directory]; the answer is one too, {"result": ...} or {"error": text}.
+The module's name is its argument. A request is one line, [program, directory]; the answer is one too,
+{"result": ...} or {"error": text}.
 """
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import signal
@@ -12,14 +14,12 @@ import sys
 import traceback
 from pathlib import Path
 
-import tests.support.keras_programs as programs
-
 LONGEST_PROGRAM_SECONDS = 120
 
 
 def _answer(program: str, directory: str) -> str:
     try:
-        result = getattr(programs, program)(Path(directory))
+        result = getattr(sys.modules[sys.argv[1]], program)(Path(directory))
         return json.dumps({"result": result})
     except BaseException:
         return json.dumps({"error": traceback.format_exc()})
@@ -47,6 +47,7 @@ def main() -> None:
     os.dup2(2, 1)  # what Keras prints is no answer
     import keras  # noqa: F401
 
+    importlib.import_module(sys.argv[1])
     for line in sys.stdin:
         program, directory = json.loads(line)
         print(_run(program, directory), file=answers, flush=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import select
 import time
+from collections.abc import Collection
 from pathlib import Path
 
 __all__ = ["MARK", "marked", "wait_until_gone"]
@@ -27,10 +28,10 @@ def marked(mark: str) -> list[int]:
     return found
 
 
-def wait_until_gone(mark: str, seconds: float) -> list[int]:
-    """Wait until no process has the mark, `seconds` at most; return those that are left."""
+def wait_until_gone(mark: str, seconds: float, *, but: Collection[int] = ()) -> list[int]:
+    """Wait until no process `but` those has the mark, `seconds` at most; return what else is left."""
     deadline = time.monotonic() + seconds
-    while (left := marked(mark)) and time.monotonic() < deadline:
+    while (left := [pid for pid in marked(mark) if pid not in but]) and time.monotonic() < deadline:
         _wait_for_end(left[0], deadline - time.monotonic())
     return left
 

@@ -15,8 +15,17 @@ DEADLINE_SECONDS = 60.0  # far above what any of them takes; reaching it is a fa
 
 def run_program(code: str, *arguments: object) -> str:
     """Run the program to its end and return what it printed; AssertionError if it fails."""
+    return _run(_command(code, arguments))
+
+
+def run_module(name: str, *arguments: object) -> str:
+    """Run a module of the tests, as `python -m`, and return what it printed; AssertionError if it fails."""
+    return _run([sys.executable, "-m", name, *map(str, arguments)])
+
+
+def _run(command: list[str]) -> str:
     done = subprocess.run(
-        _command(code, arguments),
+        command,
         cwd=ROOT,
         capture_output=True,
         text=True,

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from aiotune.devices.ledger import Ledger
 from aiotune.devices.pool import DevicePool
 from aiotune.events import Event, SearchEnded, SearchOpened
 from aiotune.executors.base import Executor
@@ -23,7 +24,10 @@ from tests.support.virtual_clock import VirtualClock
 
 @dataclass
 class SearchOfFakes:
-    """Everything that one scheduler joins. `facts` is what the store has."""
+    """Everything that one scheduler joins. `facts` is what the store has.
+
+    Two with one `ledger` lease the same cores, if they have as many: the first ones of the machine.
+    """
 
     oracle: Oracle
     executor: Executor
@@ -37,12 +41,15 @@ class SearchOfFakes:
     store: MemoryStore = field(default_factory=MemoryStore)
     clock: VirtualClock = field(default_factory=VirtualClock)
     earlier: Sequence[Event] = ()
+    ledger: Ledger | None = None
+    cores: int | None = None  # None: one for each slot
 
     def __post_init__(self) -> None:
         if self.oracle.seed is None:
             self.oracle.seed = 1
         self.history = History(self.earlier)
-        self.pool = DevicePool((), cores=tuple(range(self.slots)), slots=self.slots)
+        cores = range(self.cores or self.slots)
+        self.pool = DevicePool((), cores=cores, slots=self.slots, ledger=self.ledger)
         self.scheduler = Scheduler(
             oracle=self.oracle,
             recorder=Recorder(self.store, self.history),

@@ -215,6 +215,20 @@ class Parent(RandomSearch):
         return x
 
 
+class Sower(RandomSearch):
+    """Leaves a daemon behind, tells who is who, and waits for a file before it returns."""
+
+    def run_trial(self, trial: RunContext, gate: str) -> float:
+        x: float = trial.hyperparameters.Float("x", 0.0, 1.0)
+        with open(os.devnull, "w") as nowhere:
+            daemon = subprocess.Popen(["sleep", "600"], start_new_session=True, stdout=nowhere)
+        family = {"child": os.getpid(), "server": os.getppid(), "guardian": os.getsid(0)}
+        trial.report(0, loss=x, daemon=daemon.pid, **family)
+        while not os.path.exists(gate):
+            time.sleep(_POLL_SECONDS)
+        return x
+
+
 class InTheLoop(RandomSearch):
     """An async trial: it runs in the caller's process, many at a time."""
 
