@@ -6,11 +6,10 @@ Nothing of it is stored, and no lock is taken, so that it may go on beside a sea
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 import anyio
 
@@ -30,13 +29,10 @@ from aiotune.project import Project
 from aiotune.resources import Resources
 from aiotune.space import Scalar
 
-__all__ = ["Job", "in_own_task", "perform"]
+__all__ = ["Job", "perform"]
 
 _LOG = logging.getLogger("aiotune")
 _STREAM = -2  # for chance: no trial's, and always the same, so that a call can be repeated
-
-T = TypeVar("T")
-
 
 @dataclass(frozen=True, slots=True)
 class Job:
@@ -137,24 +133,3 @@ async def _ending(execution: Execution, log: Path) -> Finished:
                 case _:
                     pass
     raise ExecutorError(f"the run ended without a word; its log: {log}")
-
-
-async def in_own_task(work: Callable[[], Awaitable[T]]) -> T:
-    """Await it in a task of its own, and return when that has ended.
-
-    A bare `task.cancel()`, as web servers and `asyncio.timeout` use it, pierces a shielded cleanup. The task
-    group passes it on as a cancellation of its scope, which does not.
-    """
-    outcome: list[T | Exception] = []
-
-    async def keep() -> None:
-        try:
-            outcome.append(await work())
-        except Exception as error:  # the group would wrap it
-            outcome.append(error)
-
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(keep)
-    if isinstance(outcome[0], Exception):
-        raise outcome[0]
-    return outcome[0]

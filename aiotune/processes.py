@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
@@ -11,10 +12,12 @@ from typing import Any
 import anyio
 
 from aiotune.arguments import named_arguments, refuse_iterators
+from aiotune.devices.ledger import shared_ledger
 from aiotune.devices.opening import open_pool
 from aiotune.discovery import discover
+from aiotune.errors import FatalRuntimeError
 from aiotune.executors.context import Program
-from aiotune.executors.launch import acquire_server, release_server
+from aiotune.executors.launch import Server, acquire_server, release_server
 from aiotune.executors.payload import Payload
 from aiotune.executors.process import ProcessExecutor
 from aiotune.executors.world import World
@@ -25,6 +28,7 @@ from aiotune.program import Tunable, TunerProgram
 from aiotune.project import Project
 from aiotune.settings import Settings
 from aiotune.space import Space
+from aiotune.tasks import in_own_task
 
 __all__ = [
     "OWN_MODULES",
@@ -32,6 +36,7 @@ __all__ = [
     "modules_to_preload",
     "open_processes",
     "open_trial_processes",
+    "refuse_to_block",
     "warm_processes",
 ]
 
@@ -98,24 +103,30 @@ async def warm_processes(tuner: Tunable, project: Project) -> AsyncIterator[None
     if tuner.has_async_trials or project.settings.executor not in ("auto", "process"):
         yield
         return
-    slim = tuner.for_child()
-    with await _pickled(TunerProgram(slim, (), {}), _parts_of(slim), project.settings) as payload:
-        preload = modules_to_preload(tuner, payload.frameworks, project.settings)
-    acquire = partial(
-        acquire_server,
-        preload,
-        start_method=project.settings.start_method,
-        environment=World.current().environment,
-        log=project.layout.server_log,
-    )
-    # Shielded: a server that nobody keeps would never be released.
-    with anyio.CancelScope(shield=True):
-        server = await anyio.to_thread.run_sync(acquire)
+    servers: list[Server] = []
+
+    async def acquire() -> None:
+        slim = tuner.for_child()
+        program = TunerProgram(slim, (), {})
+        with await _pickled(program, _parts_of(slim), project.settings) as payload:
+            preload = modules_to_preload(tuner, payload.frameworks, project.settings)
+        work = partial(
+            acquire_server,
+            preload,
+            start_method=project.settings.start_method,
+            environment=World.current().environment,
+            log=project.layout.server_log,
+        )
+        with anyio.CancelScope(shield=True):  # a server that nobody keeps would never be released
+            servers.append(await anyio.to_thread.run_sync(work))
+
     try:
+        await in_own_task(acquire)
         yield
     finally:
         with anyio.CancelScope(shield=True):
-            await anyio.to_thread.run_sync(release_server, server)
+            for server in servers:
+                await anyio.to_thread.run_sync(release_server, server)
 
 
 async def discover_space(
@@ -128,11 +139,28 @@ async def discover_space(
 
     The arguments, those of a search to come, are checked there, too.
     """
-    async with AsyncExitStack() as stack:
-        executor = await open_trial_processes(stack, tuner, project, args, kwargs)
-        pool = await open_pool(gpus=0)
-        found = await discover(project.oracle, project.layout, pool, executor)
-        return Space(found.space)
+
+    async def work() -> Space:
+        async with AsyncExitStack() as stack:
+            executor = await open_trial_processes(stack, tuner, project, args, kwargs)
+            pool = await open_pool(gpus=0)
+            found = await discover(project.oracle, project.layout, pool, executor)
+            return Space(found.space)
+
+    return await in_own_task(work)
+
+
+def refuse_to_block(instead: str) -> None:
+    """Raise FatalRuntimeError where a call that waits for a run would stop the loop that must let it begin."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return
+    if shared_ledger().is_in_use:
+        raise FatalRuntimeError(
+            "this call waits for a process, and would stop the event loop of a search that is in progress: "
+            f"write `{instead}` instead, or call it after the search"
+        )
 
 
 def modules_to_preload(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from contextvars import ContextVar
 from typing import Any, Protocol
 
+from aiotune.errors import FatalRuntimeError
 from aiotune.executors.base import Finished
 from aiotune.executors.context import RunContext
 from aiotune.hypermodel import HyperModel
@@ -14,7 +16,7 @@ from aiotune.objective import Objective
 from aiotune.outcome import outcome_of
 from aiotune.trial import Trial
 
-__all__ = ["AsyncTunerProgram", "Tunable", "TunerProgram"]
+__all__ = ["AsyncTunerProgram", "Tunable", "TunerProgram", "current_run"]
 
 
 class Tunable(Protocol):
@@ -74,7 +76,7 @@ class TunerProgram:
         self._kwargs = dict(kwargs)
 
     def __call__(self, run: RunContext) -> Finished:
-        with self._tuner.serving(run):
+        with self._tuner.serving(run), _performing(run):
             return self._perform(run)
 
     def _perform(self, run: RunContext) -> Finished:
@@ -91,8 +93,33 @@ class AsyncTunerProgram(TunerProgram):
     """The same for an `async def run_trial`, which runs in the caller's event loop."""
 
     async def __call__(self, run: RunContext) -> Finished:  # type: ignore[override]
-        result = await self._tuner.run_trial(run, *self._args, **self._kwargs)
+        with _performing(run):
+            result = await self._tuner.run_trial(run, *self._args, **self._kwargs)
         return finished(result, run, self._tuner.objective)
+
+
+# The run that this task, or process, performs: runs of one trial may share a process.
+_current_run: ContextVar[RunContext] = ContextVar("aiotune run")
+
+
+@contextmanager
+def _performing(run: RunContext) -> Iterator[None]:
+    token = _current_run.set(run)
+    try:
+        yield
+    finally:
+        _current_run.reset(token)
+
+
+def current_run(trial_id: str) -> RunContext:
+    """Return the run that is performed here, one of the trial's. FatalRuntimeError if there is none."""
+    run = _current_run.get(None)
+    if run is None or run.trial_id != trial_id:
+        where = "no trial runs here" if run is None else f"here runs trial {run.trial_id}"
+        raise FatalRuntimeError(
+            f"what belongs to a run of trial {trial_id} is known within its run_trial only, and {where}"
+        )
+    return run
 
 
 def finished(result: object, run: RunContext, objective: Objective) -> Finished:

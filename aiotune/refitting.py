@@ -11,10 +11,11 @@ from aiotune.arguments import named_arguments
 from aiotune.executors.sealed import make_key, read_sealed
 from aiotune.frameworks.sklearn import Estimators, Refit, TableData
 from aiotune.hyperparameters import HyperParameters
-from aiotune.job import Job, in_own_task, perform
+from aiotune.job import Job, perform
 from aiotune.program import Tunable
 from aiotune.project import Project
 from aiotune.retraining import claimed_files
+from aiotune.tasks import in_own_task
 
 __all__ = ["refit"]
 

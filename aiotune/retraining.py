@@ -23,10 +23,11 @@ from aiotune.frameworks.keras_checkpoint import read_best
 from aiotune.frameworks.keras_retraining import Evaluation, Retraining
 from aiotune.hypermodel import HyperModel, defines_fit
 from aiotune.hyperparameters import HyperParameters
-from aiotune.job import Job, in_own_task, perform
+from aiotune.job import Job, perform
 from aiotune.layout import Layout, Retrained
 from aiotune.program import Tunable
 from aiotune.project import Project
+from aiotune.tasks import in_own_task
 from aiotune.trial import Trial
 
 __all__ = [
@@ -266,7 +267,9 @@ def _discard(files: Retrained, *, keeps_log: bool) -> None:
         shutil.rmtree(files.directory, ignore_errors=True)
         return
     for path in files.directory.iterdir():
-        if path != files.log:
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        elif path != files.log:
             path.unlink()
 
 

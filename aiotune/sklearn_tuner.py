@@ -17,6 +17,7 @@ from aiotune.hypermodel import HyperModel
 from aiotune.hyperparameters import HyperParameters
 from aiotune.objective import DefaultObjective, MultiObjective, Objective, absent
 from aiotune.oracles.base import Oracle
+from aiotune.processes import refuse_to_block
 from aiotune.project import Project
 from aiotune.trial import Trial
 from aiotune.tuner import Tuner
@@ -182,6 +183,7 @@ class SklearnTuner(Tuner):
                 "the estimators are fitted on the data of search(), which this tuner has not been given yet: "
                 "model = await tuner.retrain(tuner.get_best_hyperparameters()[0], X, y)"
             )
+        refuse_to_block("await tuner.retrain(trial, X, y)")
         given = {name: each for name, each in data.named.items() if name != "groups"}
 
         async def refit_all() -> list[Any]:

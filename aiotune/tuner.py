@@ -152,7 +152,9 @@ class Tuner:
                 await tuner.search(x, y, ...)
                 path = await tuner.retrain(tuner.get_best_hyperparameters()[0], x, y, ...)
 
-        It begins to import at once, in the background. Without it, that process ends with each call.
+        It begins to import at once, in the background: what the tuner's program refers to. Where the data alone
+        need a framework (a DataLoader for a model on TensorFlow, say), name it with `preload=`. Without a block,
+        that process ends with each call.
         """
         from aiotune.processes import warm_processes
 
@@ -299,17 +301,13 @@ class Tuner:
     def save_model(self, trial_id: str, model: Any, step: int = 0) -> None:
         """Keep a model of an overridden `run_trial` as that of its run, in place of an earlier one.
 
-        `step`: the epoch or step that it belongs to. `load_model` and `get_best_models` find it. Called in the
-        child; `run_trial` of this class does it by itself, for the best epoch.
+        `step`: the epoch or step that it belongs to. `load_model` and `get_best_models` find it. Called within
+        `run_trial`; that of this class does it by itself, for the best epoch.
         """
         from aiotune.frameworks.keras import save_model
+        from aiotune.program import current_run
 
-        if isinstance(self._oracle, OracleView):
-            directory = self._oracle.get_trial(trial_id).checkpoint_dir
-        else:  # the run is in this process
-            run = self._project.history().trial(trial_id).runs[-1]
-            directory = self._project.layout.repeat(trial_id, run.repeat)
-        save_model(model, directory, step)
+        save_model(model, current_run(trial_id).checkpoint_dir, step)
 
     def _checkpoint_dir(self, trial: Trial) -> Path:
         return self._project.layout.repeat(trial.trial_id, self._best_repeat(trial))
@@ -454,7 +452,11 @@ class Tuner:
         Before the first search the model is built once in a child process to find it, which blocks for as long
         as the framework's import takes; `await tuner.discover()` does not.
         """
+        from aiotune.processes import refuse_to_block
+
         self._project.check_awaited()
+        if not len(self._project.peek().space) and self.hypermodel is not None:
+            refuse_to_block("await tuner.discover()")
         for line in space_text(_run_in_thread(self._discover)):
             print(line)
 

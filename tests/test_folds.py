@@ -24,7 +24,7 @@ from aiotune.executors.base import Assignment
 from aiotune.executors.context import RunContext
 from aiotune.executors.launch import acquire_server, release_server
 from aiotune.folds import EvenFolds, Folds, Sample, ShuffledFolds, as_folds
-from aiotune.frameworks.keras_folds import with_fold_held_out
+from aiotune.frameworks.keras_folds import count_folds, with_fold_held_out
 from aiotune.frameworks.rows import count_rows, take_rows
 from aiotune.results import results_text
 from aiotune.settlement import Policy, settle
@@ -285,6 +285,13 @@ def test_arrays_in_lists_and_dicts_are_split_alike() -> None:
 def test_without_targets_the_inputs_alone_are_split() -> None:
     args, kwargs = with_fold_held_out(ShuffledFolds(3), (), {"x": X}, run_of(0))
     assert (args, len(kwargs["x"]), len(kwargs["validation_data"])) == ((), 4, 1)
+
+
+def test_what_is_the_default_of_keras_contradicts_nothing() -> None:
+    given = {"validation_split": 0.0, "validation_data": None}
+    assert count_folds(ShuffledFolds(3), (X, Y), given) == 3
+    _, kwargs = with_fold_held_out(ShuffledFolds(3), (X, Y), given, run_of(0))
+    assert len(kwargs["validation_data"][0]) == 2
 
 
 @pytest.mark.parametrize(

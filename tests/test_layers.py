@@ -17,7 +17,7 @@ PACKAGE = ROOT / "aiotune"
 
 # Ground first: a module, or a folder, imports only from what stands before it. The design has the same list.
 LAYERS = (
-    "errors version clock absent engine src",
+    "errors version clock tasks absent engine src",
     "labels kinds space hyperparameters",
     "objective outcome metrics trial ranking events history resources layout",
     "oracles",

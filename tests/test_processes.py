@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import os
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
+import anyio
+import anyio.to_thread
 import pytest
 
 import aiotune
 from aiotune import RandomSearch, SearchResult
+from aiotune.errors import FatalRuntimeError
+from aiotune.events import RunStarted
 from aiotune.executors.context import RunContext
-from aiotune.processes import modules_to_preload
+from aiotune.processes import modules_to_preload, refuse_to_block
+from aiotune.program import current_run
 from aiotune.settings import Settings
+from tests.support import tuned
 from tests.support.processes import is_gone
 from tests.support.tuned import make
 
@@ -97,6 +105,82 @@ def test_what_the_user_names_is_imported_then_what_the_program_needs(
     assert preloaded(build, {"torch", "jax", "keras"}) == ["keras", "torch"]
     assert preloaded(None, {"torch", "sklearn"}) == ["sklearn", "torch"]
     assert preloaded(None, set()) == []
+
+
+async def test_what_blocks_is_refused_where_it_would_stop_a_search(tmp_path: Path) -> None:
+    refuse_to_block("await it")  # nothing is in progress
+    async with make(tuned.Endless, tmp_path).start([]) as search:
+        await anext(event async for event in search.events() if isinstance(event, RunStarted))
+        with pytest.raises(FatalRuntimeError, match="write `await it` instead"):
+            refuse_to_block("await it")
+        await anyio.to_thread.run_sync(refuse_to_block, "await it")  # stops no loop
+        other = RandomSearch(lambda hp: None, "val_loss", directory=tmp_path, project_name="b")
+        with pytest.raises(FatalRuntimeError, match=r"await tuner.discover\(\)"):
+            other.search_space_summary()
+    refuse_to_block("await it")
+
+
+class Slow:
+    """Takes as long to pickle as the test likes."""
+
+    begun = threading.Event()
+    may_end = threading.Event()
+
+    def __reduce__(self) -> tuple[type, tuple[()]]:
+        self.begun.set()
+        assert self.may_end.wait(60)
+        return Slow, ()
+
+
+def payloads() -> list[str]:
+    """Return the payloads that this process has open."""
+    links = []
+    for fd in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):
+            links.append(os.readlink(f"/proc/self/fd/{fd}"))
+    return [each for each in links if "aiotune-payload" in each]
+
+
+@pytest.mark.parametrize("call", ["discover", "block"])
+async def test_a_cancelled_call_leaves_no_payload(tmp_path: Path, call: str) -> None:
+    tuner = make(RandomSearch, tmp_path, hypermodel=lambda hp: None)
+    tuner.slow = Slow()  # type: ignore[attr-defined]
+    Slow.begun.clear()
+    Slow.may_end.clear()
+
+    async def block() -> None:
+        async with tuner:
+            raise AssertionError("it was cancelled before")
+
+    task = asyncio.create_task(tuner.discover() if call == "discover" else block())  # type: ignore[arg-type]
+    await anyio.to_thread.run_sync(Slow.begun.wait)
+    task.cancel()
+    await asyncio.sleep(0)
+    Slow.may_end.set()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert payloads() == []
+
+
+class Meeting(RandomSearch):
+    """Its runs are tasks of one process, all in progress at once."""
+
+    async def run_trial(self, trial: RunContext, barrier: asyncio.Barrier) -> dict[str, float]:
+        trial.hyperparameters.Float("x", 0.0, 1.0)
+        await barrier.wait()
+        run = current_run(trial.trial_id)
+        with pytest.raises(FatalRuntimeError, match="here runs trial"):
+            current_run("7777")
+        return {"loss": 0.0, "is_own": run is trial}
+
+
+async def test_each_run_of_the_loop_knows_itself(tmp_path: Path) -> None:
+    options: Any = {"max_trials": 1, "executions_per_trial": 2}
+    tuner = make(Meeting, tmp_path, **options)
+    (trial,) = (await tuner.search(asyncio.Barrier(2), verbose=0)).trials
+    assert [run.metrics["is_own"] for run in trial.runs] == [1, 1]
+    with pytest.raises(FatalRuntimeError, match="no trial runs here"):
+        tuner.save_model(trial.trial_id, None)
 
 
 class World(RandomSearch):

@@ -87,6 +87,14 @@ class Ledger:
                 account.hold(taken)
             return taken
 
+    @property
+    def is_in_use(self) -> bool:
+        """Whether somebody holds a lease, waits for one, or listens."""
+        with self.lock:
+            return any(
+                each.leases or each.waiters or each.callbacks for each in self._accounts.values()
+            )
+
     # --- asking ---
 
     def has_room(self, account: Account, request: Request) -> bool:

@@ -37,6 +37,7 @@ from aiotune.frameworks.keras_checkpoint import (
     save_best,
 )
 from aiotune.frameworks.keras_discovery import discover, discover_leniently
+from aiotune.frameworks.keras_folds import has_own_validation
 from aiotune.frameworks.keras_tensorboard import hparams_session
 from aiotune.hypermodel import HyperModel, defines_fit
 from aiotune.hyperparameters import HyperParameters
@@ -159,10 +160,7 @@ def _objective_deadline(
     if defines_fit(hypermodel):
         return lambda epoch: False
     frequency = fit_arguments.get("validation_freq", 1)
-    is_validated = bool(fit_arguments.get("validation_split")) or (
-        fit_arguments.get("validation_data") is not None
-    )
-    if not is_validated:
+    if not has_own_validation(fit_arguments):
         return lambda epoch: True
     return lambda epoch: _is_validation_epoch(epoch, frequency)
 

@@ -18,8 +18,6 @@ from aiotune.lazy import Lazy
 
 __all__ = ["check_folds", "count_folds", "has_own_validation", "with_fold_held_out"]
 
-_VALIDATION = ("validation_data", "validation_split")
-
 
 def count_folds(folds: Folds, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> int:
     """Return into how many folds the data among the arguments of `search()` are split.
@@ -40,7 +38,13 @@ def check_folds(
 
 def has_own_validation(kwargs: Mapping[str, Any]) -> bool:
     """Tell whether the arguments say how to validate."""
-    return any(kwargs.get(name) is not None for name in _VALIDATION)
+    return bool(_validations(kwargs))
+
+
+def _validations(kwargs: Mapping[str, Any]) -> list[str]:
+    """Return the arguments that say how to validate; `validation_split=0.0`, Keras's default, does not."""
+    data = ["validation_data"] if kwargs.get("validation_data") is not None else []
+    return [*data, *(["validation_split"] if kwargs.get("validation_split") else [])]
 
 
 def with_fold_held_out(
@@ -99,7 +103,7 @@ class _Data:
 
 def _sample(data: _Data, kwargs: Mapping[str, Any]) -> Sample:
     """Return what is split. FatalError for what cannot be."""
-    given = [name for name in _VALIDATION if kwargs.get(name) is not None]
+    given = _validations(kwargs)
     if given:
         raise FatalValueError(
             f"folds contradicts {given[0]}: each fold is validated on the rows that it holds out. Drop one of "

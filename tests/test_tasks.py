@@ -1,4 +1,4 @@
-"""A job in a task of its own. What jobs do is in test_retraining.py."""
+"""A call in a task of its own."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import asyncio
 import anyio
 import pytest
 
-from aiotune.job import in_own_task
+from aiotune.tasks import in_own_task
 
 
 async def test_a_bare_cancellation_waits_for_a_shielded_cleanup() -> None:
