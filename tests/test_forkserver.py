@@ -1,18 +1,27 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import subprocess
 import sys
 import textwrap
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import aclosing, contextmanager
 from pathlib import Path
 
 import psutil
 import pytest
 
+from aiotune.errors import ExecutorError
+from aiotune.executors.base import Finished
+from aiotune.executors.context import RunContext
+from aiotune.executors.payload import Payload
+from aiotune.executors.process import ProcessExecutor
+from aiotune.executors.world import World
+from tests.contracts.executor_contract import next_observed
 from tests.support.processes import all_gone, descendants
+from tests.support.runs import assign, ending, run_once
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the fork server is Linux's")
 
@@ -123,3 +132,42 @@ def test_ctrl_c_in_the_terminal_reaches_the_caller_only(tmp_path: Path) -> None:
         program.send_signal(signal.SIGINT)  # which unwinds the search
         assert program.wait() != 0
         assert all_gone(family, seconds=5)
+
+
+@contextmanager
+def room_for_descriptors(pid: int, number: int) -> Iterator[None]:
+    """Lower the limit of a process so that it can open so many more."""
+    used = {int(name) for name in os.listdir(f"/proc/{pid}/fd")}
+    free = [fd for fd in range(len(used) + number + 1) if fd not in used]
+    before = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (free[number], before[1]))
+    try:
+        yield
+    finally:
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
+
+
+def reports_its_server(run: RunContext) -> Finished:
+    run.report(server=os.getppid())
+    while run.number == 0 and not run.should_stop:
+        pass
+    return Finished()
+
+
+@pytest.mark.parametrize("room", [1, 2, 3, 6])
+async def test_run_that_finds_no_descriptors_is_refused_and_harms_no_other(
+    tmp_path: Path, room: int
+) -> None:
+    world = World.current({**os.environ, "KERAS_TEST": "descriptors"})
+    with Payload.create(reports_its_server) as payload:
+        async with ProcessExecutor(payload, world=world) as executor:
+            execution = await executor.start(assign(tmp_path))
+            async with aclosing(execution.events()) as events:
+                server = int((await next_observed(events)).metrics["server"])
+                with room_for_descriptors(server, room):
+                    for _ in range(2):  # the first has cost the server nothing
+                        with pytest.raises(ExecutorError, match="ulimit -n"):
+                            await executor.start(assign(tmp_path, number=1))
+                assert ending(await run_once(executor, tmp_path, number=1)) == Finished()
+                execution.request_stop("the test is over")
+                assert ending([event async for event in events]) == Finished(is_stopped=True)

@@ -64,6 +64,21 @@ def test_death_shuts_the_watched_sockets_down() -> None:
     release_server(server)
 
 
+def test_server_is_not_ready_before_its_imports_are_done(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "gate")
+    (tmp_path / "gated.py").write_text(f"open({str(tmp_path / 'gate')!r}).read()")
+    sys.path.insert(0, str(tmp_path))
+    try:
+        server = acquire_server(["gated"], environment=environment())
+        with (tmp_path / "gate").open("w"):
+            is_ready_before = server.is_ready
+        server.kill()
+        assert (is_ready_before, server.is_ready) == (False, True)  # nothing is to come from it
+        release_server(server)
+    finally:
+        sys.path.remove(str(tmp_path))
+
+
 def test_dead_server_is_replaced() -> None:
     first = acquire_server(environment=environment())
     first.kill()
@@ -85,11 +100,12 @@ def test_log_has_what_the_server_prints(tmp_path: Path) -> None:
         own, other = socket.socketpair()
         with own, other:
             facts, theirs = socket.socketpair()
-            facts.close()  # a run that was given up: the answer is an end of file
+            facts.close()  # a run that was given up: it is refused, after the imports
             server.run(facts=theirs, status=other, payload_fd=theirs.fileno())
             theirs.close()
             other.close()
-            assert own.recv(1) == b""
+            assert own.recv(1)
+            assert server.is_ready
         release_server(server)
     finally:
         sys.path.remove(str(tmp_path))

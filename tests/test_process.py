@@ -7,11 +7,12 @@ import stat
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from aiotune.errors import ExecutorError, MissingFramework
@@ -302,6 +303,68 @@ async def test_start_can_be_cancelled_while_the_server_imports(tmp_path: Path) -
         assert ending(second) == Finished()
     finally:
         sys.path.remove(str(tmp_path))
+
+
+@asynccontextmanager
+async def halted_in_a_start(
+    tmp_path: Path, executor: Executor, server: psutil.Process
+) -> AsyncIterator[None]:
+    """Cancel a start while the server is halted; at the end it goes on and the start has ended."""
+    task = asyncio.create_task(executor.start(assign(tmp_path)))
+    for _ in range(20):  # ample for the request to be sent
+        await asyncio.sleep(0)
+    yield
+    server.suspend()
+    task.cancel()
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert not task.done()  # it waits for the server
+    server.resume()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+def fork_server_of(executor_environment: dict[str, str]) -> psutil.Process:
+    """Return the fork server for that environment, which must be ready."""
+    server = acquire_server(environment=executor_environment)
+    (process,) = psutil.Process(server.pid).children()
+    release_server(server)
+    return process
+
+
+def tells_its_id(run: RunContext) -> Finished:
+    (run.directory / "id").write_text(str(os.getpid()))
+    while run.number == 0:
+        signal.pause()
+    return Finished()
+
+
+async def test_start_cancelled_after_the_fork_leaves_no_process(tmp_path: Path) -> None:
+    environment = {**os.environ, "KERAS_TEST": "cancelled after"}
+    async with process(tells_its_id, world=World.current(environment)) as executor:
+        assert ending(await run_once(executor, tmp_path, number=1)) == Finished()
+        (tmp_path / "id").unlink()
+        os.mkfifo(tmp_path / "id")
+        server_process = fork_server_of(environment)
+        async with halted_in_a_start(tmp_path, executor, server_process):
+            # The loop stands still: the answer to the start is not read.
+            pid = int((tmp_path / "id").read_text())
+        assert is_gone(pid)
+        assert server_process.is_running()
+
+
+async def test_start_cancelled_before_a_ready_server_reads_it(tmp_path: Path) -> None:
+    environment = {**os.environ, "KERAS_TEST": "cancelled before"}
+    async with process(tells_its_id, world=World.current(environment)) as executor:
+        assert ending(await run_once(executor, tmp_path, number=1)) == Finished()
+        (tmp_path / "id").unlink()
+        server_process = fork_server_of(environment)
+        server_process.suspend()
+        async with halted_in_a_start(tmp_path, executor, server_process):
+            pass
+        assert not (tmp_path / "id").exists()
+        assert ending(await run_once(executor, tmp_path, number=1)) == Finished()
+        assert server_process.is_running()
 
 
 def run_in_a_loop_of_its_own(directory: Path, number: int, results: dict[int, int]) -> None:

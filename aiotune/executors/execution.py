@@ -24,7 +24,8 @@ _LOGGER = logging.getLogger(__name__)
 
 _CHUNK_BYTES = 2**18
 _LINGER_SECONDS = 2.0  # for a child to exit after its last event
-_KILL_SECONDS = 5.0  # for the server to tell the end of a run that it was told to kill
+_ANSWER_SECONDS = 5.0  # for the server to show a sign of life when told to kill a run
+_KILL_ROUNDS = 6  # of that length, for a killed run to be gone: one with much on its GPU takes long
 _TAIL_BYTES = 4096
 _FAULTS = frozenset({signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGFPE, signal.SIGILL})
 
@@ -32,8 +33,8 @@ _FAULTS = frozenset({signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGFP
 class ProcessExecution(Execution):
     """A run between `begin` and `close`. Two sockets lead to it: facts, to the child; status, to the server.
 
-    Invariant: `_outcome` is None while a process of the run may be alive. The end of a run is told by the
-    status socket alone: a forgotten process may hold the facts socket open.
+    Invariant: `_outcome` is None while a process of the run may be alive, unless it is given up.
+    The end of a run is told by the status socket alone: a forgotten process may hold the facts socket open.
     """
 
     def __init__(
@@ -52,9 +53,10 @@ class ProcessExecution(Execution):
         self._facts = _End()
         self._status = _End()
         self._outcome: Frame | None = None
+        self._is_answered = False  # the server has shown a sign of life since last asked for one
         self._ending: Finished | Failed | None = None
         self._is_stop_requested = False
-        self._is_waiting = False  # in `events`, for the sockets
+        self._waiting: anyio.Event | None = None  # set when `events` ceases to wait for the sockets
         self._closed = anyio.Event()
 
     async def begin(self, order: bytes, payload_fd: int) -> None:
@@ -67,20 +69,19 @@ class ProcessExecution(Execution):
             )
         with contextlib.suppress(OSError):  # refused, or the server died: the status says which
             await asyncio.get_running_loop().sock_sendall(self._facts.socket, order)
-        while not (frames := self._status.receive()):
-            if self._status.is_at_end:
+        self._receive_status()
+        while not (self._is_answered or self._outcome):
+            await _wait_readable(self._status)
+            self._receive_status()
+        await self._check_begun()
+
+    async def _check_begun(self) -> None:
+        match self._outcome:
+            case {"is_lost": True}:
                 await self._wait_server_end()
                 raise ServerLost("the fork server died")
-            await _wait_readable(self._status)
-        self._take_answer(frames)
-
-    def _take_answer(self, frames: list[Frame]) -> None:
-        self._server.is_warm = True
-        answer, *rest = frames
-        if "refused" in answer:
-            self._outcome = answer
-            raise (MissingFramework if answer["is_missing"] else ExecutorError)(answer["refused"])
-        self._outcome = rest[0] if rest else None
+            case {"refused": str(text), "is_missing": bool(is_missing)}:
+                raise (MissingFramework if is_missing else ExecutorError)(text)
 
     async def events(self) -> AsyncGenerator[RunEvent, None]:
         if self._closed.is_set():
@@ -90,7 +91,7 @@ class ProcessExecution(Execution):
                 await self._wait_news()
                 for event in self._receive_events():
                     yield event
-                self._receive_outcome()
+                self._receive_status()
             if "is_lost" in self._outcome:
                 await self._wait_server_end()
             while not self._facts.is_dry:
@@ -115,13 +116,17 @@ class ProcessExecution(Execution):
         self._end(0)
 
     async def close(self) -> None:
-        """Return when no process of the run is left, which is forced. Bounded; may be called twice."""
+        """Return when no process of the run is left, which is forced. Bounded; may be called twice.
+
+        A process that is not gone 30 s after its kill is left to the system, and logged.
+        """
         if self._closed.is_set():
             return
         if self._outcome is None and self._number is not None and self._server.is_ours:
             self.kill()
             self._facts.hang_up()
-            if self._server.is_warm:  # else nothing is forked yet, and what hung up will not be
+            # Asked after the hang-up: else nothing is forked yet, and what hung up will not be.
+            if self._server.is_ready:
                 await self._wait_killed()
         self._server.unwatch(*self._facts.sockets, *self._status.sockets)
         self._facts.close()
@@ -132,14 +137,17 @@ class ProcessExecution(Execution):
     # --- what arrives ---
 
     async def _wait_news(self) -> None:
-        self._is_waiting = True
+        self._waiting = over = anyio.Event()
         try:
             await _wait_readable(self._facts, self._status)
         finally:
-            self._is_waiting = False
+            self._waiting = None
+            over.set()
 
     def _receive_events(self) -> Iterator[RunEvent]:
         """Yield what has arrived on the facts socket, but keep the last event: the run may not be gone yet."""
+        if self._facts.is_at_end:
+            return
         try:
             for frame in self._facts.receive():
                 event = event_from_frame(frame)
@@ -149,32 +157,54 @@ class ProcessExecution(Execution):
                 elif self._ending is None:
                     yield event
         except (WireError, ValueError, TypeError, KeyError) as error:
-            self._facts.is_at_end = True
+            self._facts.is_at_end = self._facts.is_dry = True
             message = f"something other than aiotune wrote to the run's socket: {error}"
             self._ending = self._ending or Failed(FailureKind.CRASH, message)
             self.kill()
         if self._facts.is_at_end and self._outcome is None:
             self._end(_LINGER_SECONDS)  # it can report nothing more
 
-    def _receive_outcome(self) -> None:
+    def _receive_status(self) -> None:
         for frame in self._status.receive():
-            self._outcome = frame
+            self._is_answered = True
+            if "pid" not in frame:
+                self._outcome = frame
         if self._status.is_at_end and self._outcome is None:
             self._outcome = {"is_lost": True}
 
     async def _wait_killed(self) -> None:
-        with anyio.move_on_after(_KILL_SECONDS) as limit:
-            await (self._closed.wait() if self._is_waiting else self._wait_outcome())
-        if limit.cancelled_caught:
+        """Have the run killed until its end is told; give up a server that does not answer, or else the run."""
+        for _ in range(_KILL_ROUNDS):
+            self._is_answered = False
+            self.kill()
+            with anyio.move_on_after(_ANSWER_SECONDS):
+                await (self._closed.wait() if self._waiting else self._wait_outcome())
+            self._receive_status()  # the loop may have been blocked for all that time
+            if self._outcome is not None or not self._is_answered:
+                break
+        if self._outcome is None and self._is_answered:
+            _LOGGER.error("a run was killed and does not end; its devices may still be in use")
+            self._outcome = {"is_stuck": True}
+            await self._wake_reader()
+        elif self._outcome is None:
             _LOGGER.error("the fork server does not answer and is ended; its runs are lost")
-        if self._outcome is None or "is_lost" in self._outcome:
+            await self._wait_server_end()
+        elif "is_lost" in self._outcome:
             await self._wait_server_end()
 
+    async def _wake_reader(self) -> None:
+        """Let `events` come to its end, before the sockets are closed under it."""
+        for own in (*self._facts.sockets, *self._status.sockets):
+            with contextlib.suppress(OSError):
+                own.shutdown(socket.SHUT_RDWR)
+        if self._waiting is not None:
+            await self._waiting.wait()
+
     async def _wait_outcome(self) -> None:
-        self._receive_outcome()
+        self._receive_status()
         while self._outcome is None:
             await _wait_readable(self._status)
-            self._receive_outcome()
+            self._receive_status()
 
     async def _wait_server_end(self) -> None:
         """Return when nothing is left of a server that has died, or whose time is up: the run neither."""
@@ -200,6 +230,8 @@ class ProcessExecution(Execution):
                 if self._is_stop_requested:
                     return Finished(is_stopped=True)
                 message = f"exited with code {code} before the run was over"
+            case {"is_stuck": True}:
+                message = "killed, but its process does not end"
             case _:
                 message = "the fork server died, and the run with it"
                 if self._server.log is not None:

@@ -8,9 +8,11 @@ of what a dead run has left.
 
 With the start method "spawn" it imports nothing and starts a new interpreter for each run; all else is alike.
 
-Requests are of fixed size, with the descriptors of a new run attached. Each run's status socket gets one frame
-when its process is made, `{"pid": ...}`, or refused, `{"refused": text, "is_missing": bool}`; and one when it
-is over and all its processes gone: `{"exit": code}` or `{"signal": number}`.
+One byte on the control socket tells that the imports are done. Requests are of fixed size, with the descriptors
+of a new run attached. Each run's status socket gets one frame when its process is made, `{"pid": ...}`, or
+refused, `{"refused": text, "is_missing": bool}`, also if the caller hung up before; the first again at each
+request to kill it, as a sign of life; and one when it is over and all its processes gone: `{"exit": code}` or
+`{"signal": number}`.
 """
 
 from __future__ import annotations
@@ -48,11 +50,17 @@ from aiotune.executors.wire import Frame, encode_frame
 __all__ = ["END", "REQUEST", "RUN", "TERM_SECONDS", "main"]
 
 REQUEST = struct.Struct("!BQI")  # what, which run, milliseconds
-RUN = 1  # with three descriptors: facts, status, payload
+RUN = 1  # with three descriptors: status (by which it can be refused if no more arrive), facts, payload
 END = 2  # SIGTERM after so many milliseconds, SIGKILL a little later; 0: SIGKILL now
 
 TERM_SECONDS = 0.5  # between SIGTERM and SIGKILL
 _REAP_SECONDS = 2.0  # for a run's killed descendants to vanish, before its end is told anyway
+_SPARE_DESCRIPTORS = 4  # beside a request's: to list the processes, and some more
+_GIVEN_UP: Frame = {"refused": "the run was given up", "is_missing": False}
+_NO_DESCRIPTORS: Frame = {
+    "refused": "no descriptors are left for another run: raise `ulimit -n`, or run fewer at a time",
+    "is_missing": False,
+}
 
 
 @dataclass(slots=True)
@@ -83,6 +91,8 @@ def main(config: Mapping[str, Any], *, caller: int | None, guardian: int) -> NoR
         with ImportGuard(control, caller):
             refusal = _prepare_forks(config["preload"])
     server = _ForkServer(control, caller, guardian, refusal, is_spawning=is_spawning)
+    with contextlib.suppress(OSError):
+        control.send(b".")  # nothing else is ever sent on it
     try:
         server.serve()
     finally:
@@ -157,8 +167,7 @@ class _ForkServer:
             return
         what, number, milliseconds = REQUEST.unpack(request)
         if what == RUN:
-            facts, status, payload = fds
-            self._start(number, socket.socket(fileno=facts), socket.socket(fileno=status), payload)
+            self._admit(number, fds)
         else:
             self._end(number, milliseconds / 1000)
 
@@ -172,6 +181,18 @@ class _ForkServer:
 
     # --- one run ---
 
+    def _admit(self, number: int, fds: list[int]) -> None:
+        """Start a run, or refuse it at the limit on descriptors: the system drops those that do not fit."""
+        if len(fds) == 3 and _has_spare_descriptors():
+            status, facts, payload = fds
+            self._start(number, socket.socket(fileno=facts), socket.socket(fileno=status), payload)
+            return
+        for status in fds[:1]:
+            with socket.socket(fileno=status) as end:
+                _send(end, _NO_DESCRIPTORS)
+        for fd in fds[1:]:
+            os.close(fd)
+
     def _start(
         self, number: int, facts: socket.socket, status: socket.socket, payload: int
     ) -> None:
@@ -179,7 +200,8 @@ class _ForkServer:
         if self._refusal is not None:
             _send(status, self._refusal)
             status.close()
-        elif is_hung_up(facts.fileno()):  # cancelled while the frameworks were being imported
+        elif is_hung_up(facts.fileno()):  # cancelled, as a rule during the imports
+            _send(status, _GIVEN_UP)
             status.close()
         else:
             self._start_process(number, facts, status, payload)
@@ -211,7 +233,11 @@ class _ForkServer:
 
     def _end(self, number: int, delay_seconds: float) -> None:
         run = self._runs.get(number)
-        if run is None or run.outcome is not None:
+        if run is None:
+            return
+        if delay_seconds == 0:
+            _send(run.status, {"pid": run.pid})
+        if run.outcome is not None:
             return
         now = time.monotonic()
         if delay_seconds == 0:
@@ -273,6 +299,17 @@ class _ForkServer:
         for pid in adopted:
             kill(pid, signal.SIGKILL)
         return bool(adopted)
+
+
+def _has_spare_descriptors() -> bool:
+    """Tell whether enough are left for the next request to be answered, and for runs to be ended rightly."""
+    try:
+        with contextlib.ExitStack() as stack:
+            for _ in range(_SPARE_DESCRIPTORS):
+                stack.callback(os.close, os.dup(0))
+    except OSError:
+        return False
+    return True
 
 
 def _send(status: socket.socket, frame: Frame) -> None:

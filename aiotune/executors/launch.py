@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -69,7 +70,6 @@ class Server:
         self, guardian: subprocess.Popen[bytes], control: socket.socket, log: Path | None
     ) -> None:
         self.log = log
-        self.is_warm = False  # it has answered a request: its imports are done
         self._owner = os.getpid()
         self._guardian = ProcessHandle(guardian)
         self._control = control
@@ -91,6 +91,18 @@ class Server:
         return self._is_alive
 
     @property
+    def is_ready(self) -> bool:
+        """Whether its imports are done, which it tells once, or it is dead.
+
+        If not, it will read every request of now later than what its sockets show now.
+        """
+        if not self._is_alive:
+            return True
+        poll = select.poll()
+        poll.register(self._control, select.POLLIN)  # never read, so that every thread sees it
+        return bool(poll.poll(0))
+
+    @property
     def is_ours(self) -> bool:
         """Whether this process has launched it; a fork of that process must leave it alone."""
         return self._owner == os.getpid()
@@ -101,13 +113,14 @@ class Server:
         The answer comes on `status`, once the server has imported what it imports. Raises ServerLost.
         """
         number = next(self._numbers)
-        self._send(RUN, number, 0, (facts.fileno(), status.fileno(), payload_fd))
+        self._send(RUN, number, 0, (status.fileno(), facts.fileno(), payload_fd))
         return number
 
     def end(self, number: int, delay_seconds: float) -> None:
         """Have a run ended by SIGTERM after the delay and SIGKILL 0.5 s later; without delay by SIGKILL.
 
-        The soonest of several requests holds. Nothing happens if the run, or the server, is gone.
+        The soonest of several requests holds. One without delay is answered on the run's status. Nothing
+        happens if the run, or the server, is gone.
         """
         with contextlib.suppress(ServerLost):
             self._send(END, number, min(round(delay_seconds * 1000), 2**32 - 1), ())
