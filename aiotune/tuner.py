@@ -152,9 +152,9 @@ class Tuner:
                 await tuner.search(x, y, ...)
                 path = await tuner.retrain(tuner.get_best_hyperparameters()[0], x, y, ...)
 
-        It begins to import at once, in the background: what the tuner's program refers to. Where the data alone
-        need a framework (a DataLoader for a model on TensorFlow, say), name it with `preload=`. Without a block,
-        that process ends with each call.
+        It begins to import at once, in the background: what the tuner's program refers to. Where the data
+        alone need a framework (a DataLoader for a model on TensorFlow, say), name it with `preload=`. Without
+        a block, that process ends with each call.
         """
         from aiotune.processes import warm_processes
 
