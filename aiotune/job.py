@@ -34,6 +34,7 @@ __all__ = ["Job", "perform"]
 _LOG = logging.getLogger("aiotune")
 _STREAM = -2  # for chance: no trial's, and always the same, so that a call can be repeated
 
+
 @dataclass(frozen=True, slots=True)
 class Job:
     """One run: its point, what it performs, and its files.
