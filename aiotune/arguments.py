@@ -11,7 +11,7 @@ from typing import Any
 
 from aiotune.errors import PayloadError
 
-__all__ = ["leaves", "named_arguments", "refuse_iterators", "takes_keyword"]
+__all__ = ["in_lines", "leaves", "named_arguments", "refuse_iterators", "takes_keyword"]
 
 _ITERATOR_MODULES = frozenset({"builtins", "itertools", "_csv"})
 
@@ -24,6 +24,18 @@ def named_arguments(
         **{f"argument {number} of {call}": each for number, each in enumerate(args, start=1)},
         **{f"the argument {name}= of {call}": each for name, each in kwargs.items()},
     }
+
+
+def in_lines(kwargs: Mapping[str, Any], *, is_taken: bool) -> dict[str, Any]:
+    """Return keywords that let Keras write a line for each epoch: its progress bars would fill the log.
+
+    `is_taken`: the receiver knows `verbose`, also if it was not given. A `fit` of the user's own may pass one
+    itself: it gets none that was not given.
+    """
+    is_wanted = kwargs.get("verbose", "auto") in ("auto", 1, True)
+    if is_wanted and (is_taken or "verbose" in kwargs):
+        return {**kwargs, "verbose": 2}
+    return dict(kwargs)
 
 
 def takes_keyword(function: Callable[..., Any], name: str) -> bool:

@@ -60,7 +60,7 @@ def _assignment(oracle: Oracle, layout: Layout, lease: Lease) -> Assignment:
         seed=0,
         values={},
         space=tuple(oracle.hyperparameters.space),
-        tune_new_entries=False,  # defaults, not draws
+        draws_new_names=False,  # defaults, not draws
         allow_new_entries=oracle.allow_new_entries,
         trial_directory=str(layout.trial(DISCOVERY)),
         log=str(layout.run_log(DISCOVERY, 0)),

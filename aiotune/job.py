@@ -105,7 +105,7 @@ def _assignment(job: Job, lease: Lease, seed: int) -> Assignment:
         seed=seed,
         values={name: _scalar(value) for name, value in hp.values.items()},
         space=tuple(hp.space),
-        tune_new_entries=False,  # a name that `hp` does not have takes its default
+        draws_new_names=False,  # a name that `hp` does not have takes its default
         allow_new_entries=True,
         trial_directory=str(job.directory),
         log=str(job.log),

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import anyio
 from anyio.lowlevel import checkpoint
 
-from aiotune.arguments import named_arguments
+from aiotune.arguments import in_lines, named_arguments
 from aiotune.errors import FatalTypeError, FatalValueError, StoreUnwritable
 from aiotune.frameworks.keras_build import ModelOptions
 from aiotune.frameworks.keras_checkpoint import read_best
@@ -143,7 +143,7 @@ async def _retrain(
         models.hypermodel,
         models.options,
         args,
-        _in_lines(kwargs, is_taken=not defines_fit(models.hypermodel)),
+        in_lines(kwargs, is_taken=not defines_fit(models.hypermodel)),
     )
     arguments = named_arguments("retrain()", args, kwargs)
     async with claimed_files(models.project.layout) as files:
@@ -176,7 +176,7 @@ async def _evaluate(
             models.options,
             weights.path,
             args,
-            _in_lines(kwargs, is_taken=True),
+            in_lines(kwargs, is_taken=True),
         ),
         named_arguments("evaluate()", args, kwargs),
         models.parts,
@@ -190,17 +190,6 @@ async def _evaluate(
         raise
     await _finally(partial(os.replace, log, layout.evaluation_log))
     return dict(finished.metrics)
-
-
-def _in_lines(kwargs: Mapping[str, Any], *, is_taken: bool) -> dict[str, Any]:
-    """Let Keras write a line for each epoch: its progress bars would fill the log.
-
-    `is_taken`: the receiver knows `verbose`, also if it was not given.
-    """
-    is_wanted = kwargs.get("verbose", "auto") in ("auto", 1, True)
-    if is_wanted and (is_taken or "verbose" in kwargs):
-        return {**kwargs, "verbose": 2}
-    return dict(kwargs)
 
 
 # --- its files

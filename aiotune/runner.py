@@ -178,7 +178,7 @@ class Runner:
             seed=self._oracle.chance,
             values=trial.values,
             space=tuple(self._history.space),
-            tune_new_entries=self._oracle.draws_new_names,
+            draws_new_names=self._oracle.draws_new_names,
             allow_new_entries=self._oracle.allow_new_entries,
             trial_directory=str(directory),
             log=run.log or "",

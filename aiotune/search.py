@@ -14,7 +14,7 @@ from typing import Any, Self
 import anyio
 from anyio.abc import TaskGroup
 
-from aiotune.arguments import takes_keyword
+from aiotune.arguments import in_lines, takes_keyword
 from aiotune.clock import Clock, SystemClock
 from aiotune.devices.opening import open_pool
 from aiotune.devices.pool import DevicePool
@@ -262,17 +262,12 @@ class Search:
         )
 
     def _fit_kwargs(self) -> dict[str, Any]:
-        """Return the keywords for `run_trial`, less `verbose` where it takes none.
-
-        Keras's own display would fill the logs with progress bars: it writes a line for each epoch. A `fit` of
-        the user's own may pass a `verbose` itself: it gets none that was not given.
-        """
+        """Return the keywords for `run_trial`, less `verbose` where it takes none."""
         kwargs, tuner = dict(self._kwargs), self._tuner
-        if tuner.trains_by_itself and kwargs.get("verbose", "auto") in ("auto", 1, True):
+        if tuner.trains_by_itself:
             assert tuner.hypermodel is not None
-            is_wanted = "verbose" in kwargs or not defines_fit(tuner.hypermodel)
-            return kwargs | {"verbose": 2} if is_wanted else kwargs
-        if not takes_keyword(self._tuner.run_trial, "verbose"):
+            return in_lines(kwargs, is_taken=not defines_fit(tuner.hypermodel))
+        if not takes_keyword(tuner.run_trial, "verbose"):
             kwargs.pop("verbose", None)
         return kwargs
 
@@ -302,13 +297,12 @@ class Search:
     def _open_progress(self, stack: AsyncExitStack, executor: Executor) -> list[Observer]:
         """Open the display that `verbose` asks for; leaving `stack` ends it and tidies the terminal."""
         has_model = self._tuner.hypermodel is not None
-        is_here = isinstance(executor, InlineExecutor)
         progress = make_progress(
             self._verbose,
             self._tuner.objective,
             self._project.oracle.max_trials,
             starting=f"importing {self._tuner.model_framework}" if has_model else None,
-            output=None if is_here else self._project.layout.run_logs,
+            output=self._project.layout.run_logs if executor.writes_logs else None,
             unit="epoch" if has_model else "step",
         )
         if progress is None:

@@ -32,6 +32,8 @@ from aiotune.results import SearchResult, results_text, space_text
 from aiotune.settings import Settings
 from aiotune.space import Space
 from aiotune.trial import Trial
+from aiotune.tuner_hooks import TunerHooks
+from aiotune.tuner_options import at_least_one, refuse_idle, strategy_factory
 
 if TYPE_CHECKING:
     from aiotune.frameworks.keras import ModelOptions
@@ -42,7 +44,7 @@ if TYPE_CHECKING:
 __all__ = ["Tuner"]
 
 
-class Tuner:
+class Tuner(TunerHooks):
     """Searches with an oracle, in child processes, and keeps every fact in a project directory.
 
     oracle: proposes the trials. hypermodel: a function `build(hp) -> model` or a `HyperModel`; None if
@@ -85,15 +87,15 @@ class Tuner:
             raise FatalValueError(
                 "hypermodel is missing: pass a function that builds the model, or override run_trial"
             )
-        _refuse_idle(logger=logger, tuner_id=tuner_id)
+        refuse_idle(logger=logger, tuner_id=tuner_id)
         self.max_model_size = max_model_size
-        self.distribution_strategy = _factory(distribution_strategy)
+        self.distribution_strategy = strategy_factory(distribution_strategy)
         self.optimizer = optimizer
         self.loss = loss
         self.metrics = metrics
         self.directory = str(directory or ".")
         self.project_name = project_name or "untitled_project"
-        self.executions_per_trial = _at_least_one("executions_per_trial", executions_per_trial)
+        self.executions_per_trial = at_least_one("executions_per_trial", executions_per_trial)
         self._project = Project(
             oracle,
             Layout(Path(self.directory).absolute(), self.project_name),
@@ -257,33 +259,6 @@ class Tuner:
         if self._overrides_run_trial() and has_own_validation(kwargs):
             return args, kwargs  # it has split the data itself, and calls super().run_trial()
         return with_fold_held_out(self._folds, args, kwargs, trial)
-
-    def on_search_begin(self) -> Any:
-        """Called in the caller's process before the first trial. This and the next three may be `async def`."""
-
-    def on_search_end(self) -> Any:
-        """Called in the caller's process after the last trial, unless the search failed."""
-
-    def on_trial_begin(self, trial: Trial) -> Any:
-        """Called in the caller's process before the trial's first run."""
-
-    def on_trial_end(self, trial: Trial) -> Any:
-        """Called in the caller's process when the trial is over."""
-
-    def pre_create_trial(self) -> Any:
-        """Called in the caller's process before the oracle is asked."""
-
-    def on_epoch_begin(self, trial: RunContext, model: Any, epoch: int, logs: Any = None) -> None:
-        """Called in the child before each epoch."""
-
-    def on_epoch_end(self, trial: RunContext, model: Any, epoch: int, logs: Any = None) -> None:
-        """Called in the child after each epoch."""
-
-    def on_batch_begin(self, trial: RunContext, model: Any, batch: int, logs: Any = None) -> None:
-        """Called in the child before each training batch. Overriding it costs a Python call for each."""
-
-    def on_batch_end(self, trial: RunContext, model: Any, batch: int, logs: Any = None) -> None:
-        """Called in the child after each training batch. Overriding it costs a Python call for each."""
 
     def load_model(self, trial: Trial) -> Any:
         """Return the trial's model with its best weights, built in this process."""
@@ -581,37 +556,6 @@ _CONSTRUCTOR_KEYWORDS = (
     *list(inspect.signature(Tuner.__init__).parameters)[1:-1],
     *_ORACLE_KEYWORDS,
 )
-
-
-def _refuse_idle(*, logger: object, tuner_id: object) -> None:
-    """Raise FatalValueError for arguments of KerasTuner that would have no effect."""
-    if logger is not None:
-        raise FatalValueError(
-            "logger has no effect: drop it. KerasTuner ignores it as well; observers=[function] is shown every "
-            "fact of a search"
-        )
-    if tuner_id is not None:
-        raise FatalValueError(
-            "tuner_id has no effect: drop it. There are no workers to tell apart: one program runs "
-            "max_concurrent_trials= at a time"
-        )
-
-
-def _factory(distribution_strategy: Any) -> Any:
-    """Return the argument if it is None or makes a strategy. FatalTypeError for a strategy itself."""
-    if distribution_strategy is None or callable(distribution_strategy):
-        return distribution_strategy
-    name = type(distribution_strategy).__name__
-    raise FatalTypeError(
-        f"distribution_strategy is a {name} of this process, but models are trained in child processes: pass a "
-        f"function that makes one there, distribution_strategy=lambda: tf.distribute.{name}(), say"
-    )
-
-
-def _at_least_one(name: str, value: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise FatalValueError(f"{name}={value!r}: it must be a whole number, 1 or more")
-    return value
 
 
 def _run_in_thread(function: Callable[[], Coroutine[Any, Any, Space]]) -> Space:

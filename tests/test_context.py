@@ -73,7 +73,7 @@ def test_new_names_are_drawn_from_seed_and_stream(tmp_path: Path) -> None:
     assert value() == value(attempt=1, repeat=1)
     assert value() != value(stream=1)
     assert value() != value(seed=2)
-    assert value(tune_new_entries=False) == 0.0  # the default
+    assert value(draws_new_names=False) == 0.0  # the default
 
 
 def test_run_seed_belongs_to_the_run_alone(tmp_path: Path) -> None:

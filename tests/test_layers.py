@@ -28,7 +28,7 @@ LAYERS = (
     "arguments lazy folds hypermodel frameworks applications",
     "program settings project processes child_self results retention event_log notebook "
     "observers search job retraining refitting",
-    "tuner sklearn_tuner tuners",
+    "tuner_hooks tuner_options tuner sklearn_tuner tuners",
     "kerastuner_files kerastuner_objective kerastuner_points kerastuner_facts kerastuner_import cli __main__",
 )
 ORDER = " ".join(LAYERS).split()

@@ -43,7 +43,7 @@ class Assignment:
     seed: int  # the study's; a run's own seed derives from (seed, stream, repeat, attempt)
     values: Mapping[str, Scalar]
     space: tuple[HyperParameter, ...]  # as known so far: the first declaration of a name holds
-    tune_new_entries: bool
+    draws_new_names: bool  # else a name without a value takes its default
     allow_new_entries: bool
     trial_directory: str  # exists
     log: str  # file for stdout and stderr

@@ -188,7 +188,7 @@ class RunContext:
 
     def _fill(self, hyperparameter: HyperParameter) -> Scalar:
         """Return the value of a name that no one proposed a value for."""
-        if not self.assignment.tune_new_entries:
+        if not self.assignment.draws_new_names:
             return hyperparameter.default
         stream = self.assignment.stream
         return hyperparameter.from_unit(

@@ -21,15 +21,13 @@ from aiotune.objective import Objective
 from aiotune.oracles.base import Answer, Exhausted, Oracle, Suggest, Wait
 from aiotune.oracles.grid_axis import Axis
 from aiotune.oracles.grid_tree import Node, Tree, group_by_value
+from aiotune.oracles.tried import REFUSALS
 from aiotune.space import HyperParameter, Identity, Space, Values, point_key, unit_draw
-from aiotune.trial import FailureKind, Trial, TrialState
+from aiotune.trial import Trial, TrialState
 
 __all__ = ["GridSearchOracle"]
 
 T = TypeVar("T")
-
-# What user code refused, it refused for the names met so far, whatever else it would have met.
-_REFUSALS = frozenset({FailureKind.INFEASIBLE, FailureKind.USER_ERROR})
 
 
 class GridSearchOracle(Oracle):
@@ -158,7 +156,7 @@ class _Grid:
         if trial.state is TrialState.DUPLICATE:
             self.tree.learn(trial, is_end=trial.is_path_complete)  # the point is another trial's
             return
-        is_refused = trial.failure in _REFUSALS and bool(trial.space)
+        is_refused = trial.failure in REFUSALS and bool(trial.space)
         self.tree.settle(trial, is_end=trial.is_path_complete or is_refused)
 
     def _axis_of(self, declared: HyperParameter) -> Axis:

@@ -9,9 +9,10 @@ from aiotune.labels import exact
 from aiotune.space import HyperParameter, Identity, Scalar, Values
 from aiotune.trial import FailureKind, Trial, TrialState
 
-__all__ = ["Fill", "Tried", "may_be_at"]
+__all__ = ["REFUSALS", "Fill", "Tried", "may_be_at"]
 
-_REFUSALS = frozenset({FailureKind.INFEASIBLE, FailureKind.USER_ERROR})
+# What user code refused, it refused for the names met so far, whatever else it would have met.
+REFUSALS = frozenset({FailureKind.INFEASIBLE, FailureKind.USER_ERROR})
 
 Fill = Callable[[HyperParameter], Scalar]
 
@@ -45,7 +46,7 @@ class Tried:
 
     def _take_in(self, trial: Trial) -> None:
         # What user code refused, it refused for the names met so far, whatever else it would have met.
-        is_refused = trial.failure in _REFUSALS and bool(trial.space)
+        is_refused = trial.failure in REFUSALS and bool(trial.space)
         if trial.is_path_complete or is_refused:
             self._place(trial)
         elif trial.is_over:

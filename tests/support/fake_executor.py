@@ -39,7 +39,7 @@ class Script:
             values=dict(assignment.values),
             fill=lambda each: (
                 each.from_unit(unit_draw(assignment.seed, assignment.stream, each.name))
-                if assignment.tune_new_entries
+                if assignment.draws_new_names
                 else each.default
             ),
         )

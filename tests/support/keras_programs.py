@@ -63,7 +63,7 @@ def make_run(directory: Path, **changes: Any) -> tuple[RunContext, Recorder]:
             "seed": 7,
             "values": {},
             "space": (),
-            "tune_new_entries": True,
+            "draws_new_names": True,
             "allow_new_entries": True,
             "trial_directory": str(directory),
             "log": str(directory / "run-0.log"),
@@ -730,7 +730,7 @@ def sessions(directory: Path) -> Json:
 
 
 def _discovered(directory: Path, build: Any, **given: Any) -> Json:
-    run, channel = make_run(directory, tune_new_entries=False, **given)
+    run, channel = make_run(directory, draws_new_names=False, **given)
     builds = itertools.count()
 
     def counted(hp: HyperParameters) -> Any:
@@ -802,7 +802,7 @@ def discovery_impossible(directory: Path) -> Json:
 
 
 def discovery_oversized(directory: Path) -> Json:
-    run, channel = make_run(directory, tune_new_entries=False)
+    run, channel = make_run(directory, draws_new_names=False)
     discover(hypermodel_of(dense), run, options(max_model_size=1))
     return [each.name for each in channel.met[-1].space]
 
@@ -819,7 +819,7 @@ def discovery_declared(directory: Path) -> Json:
         def build(self, hp: HyperParameters) -> Any:
             return dense(hp)
 
-    run, channel = make_run(directory, tune_new_entries=False)
+    run, channel = make_run(directory, draws_new_names=False)
     discover(Declaring(), run, options())
     rigid, rigid_channel = make_run(directory / "rigid")
     discover(Rigid(tunable=False), rigid, options())

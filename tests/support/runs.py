@@ -31,7 +31,7 @@ def assign(directory: Path, **changes: Any) -> Assignment:
         "seed": 1,
         "values": {},
         "space": (),
-        "tune_new_entries": True,
+        "draws_new_names": True,
         "allow_new_entries": True,
         "trial_directory": str(directory),
         "log": str(directory / "run.log"),
