@@ -20,10 +20,14 @@ if TYPE_CHECKING:
     from aiotune import events as events
     from aiotune import oracles as oracles
     from aiotune import tuners as tuners
+    from aiotune.constraints import AtLeast as AtLeast
+    from aiotune.constraints import AtMost as AtMost
     from aiotune.events import EndReason as EndReason
     from aiotune.hypermodel import HyperModel as HyperModel
     from aiotune.hyperparameters import HyperParameters as HyperParameters
     from aiotune.lazy import Lazy as Lazy
+    from aiotune.learning.priors import Near as Near
+    from aiotune.objective import MultiObjective as MultiObjective
     from aiotune.objective import Objective as Objective
     from aiotune.oracles.base import Oracle as Oracle
     from aiotune.oracles.base import synchronized as synchronized
@@ -34,14 +38,22 @@ if TYPE_CHECKING:
     from aiotune.settings import Settings as Settings
     from aiotune.trial import Trial as Trial
     from aiotune.tuner import Tuner as Tuner
+    from aiotune.tuners import CMAES as CMAES
+    from aiotune.tuners import TPE as TPE
     from aiotune.tuners import BayesianOptimization as BayesianOptimization
     from aiotune.tuners import GridSearch as GridSearch
     from aiotune.tuners import Hyperband as Hyperband
+    from aiotune.tuners import QuasiRandom as QuasiRandom
+    from aiotune.tuners import RandomForest as RandomForest
     from aiotune.tuners import RandomSearch as RandomSearch
+    from aiotune.tuners import SimulatedAnnealing as SimulatedAnnealing
     from aiotune.tuners import SklearnTuner as SklearnTuner
 
 _HOMES = {
+    "AtLeast": "aiotune.constraints",
+    "AtMost": "aiotune.constraints",
     "BayesianOptimization": "aiotune.tuners",
+    "CMAES": "aiotune.tuners",
     "EndReason": "aiotune.events",
     "GridSearch": "aiotune.tuners",
     "Hyperband": "aiotune.tuners",
@@ -49,14 +61,20 @@ _HOMES = {
     "HyperParameters": "aiotune.hyperparameters",
     "Lazy": "aiotune.lazy",
     "Limits": "aiotune.resources",
+    "MultiObjective": "aiotune.objective",
+    "Near": "aiotune.learning.priors",
     "Objective": "aiotune.objective",
     "Oracle": "aiotune.oracles.base",
+    "QuasiRandom": "aiotune.tuners",
+    "RandomForest": "aiotune.tuners",
     "RandomSearch": "aiotune.tuners",
     "Resources": "aiotune.resources",
     "Search": "aiotune.search",
     "SearchResult": "aiotune.results",
     "Settings": "aiotune.settings",
+    "SimulatedAnnealing": "aiotune.tuners",
     "SklearnTuner": "aiotune.tuners",
+    "TPE": "aiotune.tuners",
     "Trial": "aiotune.trial",
     "Tuner": "aiotune.tuner",
     "synchronized": "aiotune.oracles.base",

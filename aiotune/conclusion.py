@@ -73,7 +73,14 @@ def _stopped(run: Run, objective: Objective) -> Conclusion:
             return Conclusion(RunState.STOPPED, metrics, best_step, message=cause.value)
         case StopCause.LIMIT if metrics:
             return Conclusion(RunState.STOPPED, metrics, best_step, message=cause.value)
-        case StopCause.LIMIT | StopCause.USER | StopCause.SIBLING | StopCause.DUPLICATE | None:
+        case (
+            StopCause.LIMIT
+            | StopCause.USER
+            | StopCause.SIBLING
+            | StopCause.DUPLICATE
+            | StopCause.CONSTRAINT
+            | None
+        ):
             # Its reports stay, but are no result: a resumed search runs it again.
             return Conclusion(RunState.CANCELLED, message=cause and cause.value)
         case _:

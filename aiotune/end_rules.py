@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
 from aiotune.conclusion import LOG_MARK
+from aiotune.constraints import Bound, breach_of
 from aiotune.errors import SearchFailed
 from aiotune.events import EndReason, Event, Reported, TrialEnded, TrialPaused
 from aiotune.history import History
@@ -33,10 +34,16 @@ class EndRules:
     """Looks at each fact and tells whether it ends the search. One fact costs no more than a few steps."""
 
     def __init__(
-        self, history: History, objective: Objective, limits: Limits, most_failures: int
+        self,
+        history: History,
+        objective: Objective,
+        limits: Limits,
+        most_failures: int,
+        bounds: Sequence[Bound] = (),
     ) -> None:
         self._history = history
         self._objective = objective
+        self._bounds = bounds
         self._limits = limits
         self._most_failures = most_failures
         self._epochs = sum(len(run.observations) for t in history.trials.values() for run in t.runs)
@@ -83,7 +90,8 @@ class EndRules:
         return self._best is None or self._objective.better_than(score, self._best)
 
     def _value(self, metrics: Mapping[str, float]) -> float | None:
-        has_value = self._objective.has_value(metrics)
+        """Return the score that these metrics stand for, if they do not break a bound."""
+        has_value = self._objective.has_value(metrics) and breach_of(self._bounds, metrics) is None
         return self._objective.get_value(metrics) if has_value else None
 
     def _epochs_spent(self) -> Ending | None:

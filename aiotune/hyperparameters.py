@@ -38,6 +38,7 @@ from aiotune.space import (
 __all__ = ["HyperParameters"]
 
 P = ParamSpec("P")
+_NOT_GIVEN = object()
 _MEANT = {"min": "min_value", "max": "max_value", "minimum": "min_value", "maximum": "max_value"}
 
 
@@ -250,11 +251,14 @@ class HyperParameters:
         """Pairs (as known, as declared here) of declarations that differ from what is known."""
         return tuple(self._redeclared.values())
 
-    def get(self, name: str) -> Any:
+    def get(self, name: str, default: Any = _NOT_GIVEN) -> Any:
         """Return the value of `name`, in the current name scope.
 
-        KeyError if the name does not exist, FatalValueError (a ValueError) if it is inactive.
+        `default`, if given, where the name does not exist or is inactive; else these raise KeyError and
+        FatalValueError (a ValueError).
         """
+        if default is not _NOT_GIVEN and name not in self:
+            return default
         full = self._full(name)
         if full not in self._by_name:
             if full in self.values:

@@ -49,7 +49,7 @@ def _chosen(
             "--direction is for one objective; those of several are read from the trials: drop it"
         )
     chosen = [_named(name, direction, known) for name in names]
-    return chosen[0] if len(chosen) == 1 else MultiObjective(chosen)
+    return chosen[0] if len(chosen) == 1 else MultiObjective(chosen, by="sum")
 
 
 def _checked(objective: Objective, source: SourceProject) -> Objective:

@@ -71,9 +71,8 @@ class TrialMetrics(Mapping[str, float]):
     def get_direction(self, name: str) -> Direction:
         """Return "min" or "max": the objective's own, else what the name says, else "min"."""
         self._require(name)
-        if self._objective is not None and self._objective.name == name:
-            return self._objective.direction
-        return infer_direction(name) or "min"
+        declared = self._objective.direction_of(name) if self._objective else None
+        return declared or infer_direction(name) or "min"
 
     def get_history(self, name: str) -> list[MetricObservation]:
         """Return the metric at each step, in order. One that was never reported has its final value only."""

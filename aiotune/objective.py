@@ -6,6 +6,7 @@ Directions are inferred from a static table, so that naming an objective loads n
 from __future__ import annotations
 
 import difflib
+import json
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,15 +16,18 @@ from typing import Any, Literal
 from aiotune.errors import FatalTypeError, FatalValueError
 
 __all__ = [
+    "By",
     "DefaultObjective",
     "Direction",
     "MultiObjective",
     "Objective",
     "create_objective",
     "infer_direction",
+    "numbers_of",
 ]
 
 Direction = Literal["min", "max"]
+By = Literal["hypervolume", "sum"]
 
 # Names of Keras 3, classes, functions and aliases, in lower case and without underscores. Cosine
 # similarity is a metric (max) and a loss (min): a logged name is taken for the metric.
@@ -98,6 +102,25 @@ class Objective:
                 best = index
         return best
 
+    @property
+    def parts(self) -> tuple[Objective, ...]:
+        """The single objectives: itself, if there is one."""
+        return (self,)
+
+    @property
+    def seeks_front(self) -> bool:
+        """Whether a front of trials is looked for, and not one best trial."""
+        return False
+
+    def direction_of(self, metric: str) -> Direction | None:
+        """Return the direction that is declared for a metric, or None if none is."""
+        return self.direction if metric == self.name else None
+
+    def minimised(self, values: Sequence[float]) -> tuple[float, ...]:
+        """Return a value of each of the parts such that less is better: those to be maximised are negated."""
+        pairs = zip(self.parts, values, strict=True)
+        return tuple(value if each.direction == "min" else -value for each, value in pairs)
+
     def has_value(self, logs: Mapping[str, Any]) -> bool:
         """Tell whether `get_value` finds what it needs in `logs`."""
         return self.name in logs
@@ -116,7 +139,12 @@ class Objective:
     def from_config(config: Mapping[str, Any]) -> Objective:
         """Return the objective, of whatever kind, that `get_config` described."""
         if "objectives" in config:
-            return MultiObjective(map(Objective.from_config, config["objectives"]))
+            return MultiObjective(
+                map(Objective.from_config, config["objectives"]),
+                by=config.get("by", "sum"),
+                reference=config.get("reference"),
+                weights=config.get("weights"),
+            )
         objective = Objective(config["name"], config["direction"])
         return DefaultObjective() if objective == DefaultObjective() else objective
 
@@ -138,33 +166,114 @@ class DefaultObjective(Objective):
 
 
 class MultiObjective(Objective):
-    """Several objectives as one: the sum of those to be minimised less those to be maximised."""
+    """Several objectives at once: each an `Objective`, or a name whose direction is known.
+
+    by: "hypervolume" looks for the Pareto front, the trials that no other one beats in every objective; "sum"
+    for the least score. The score is in both cases the weighted sum of the minimised values less the maximised
+    ones: a trial's best epoch is chosen by it, and lists of trials are sorted by it. weights: one for each
+    objective, above 0; 1 if not given. reference: for each objective, in its own units, the value from which on
+    a trial is of no use, so that none is looked for there; by default, a little worse than the front's worst.
+    """
 
     objectives: tuple[Objective, ...]
+    by: By
+    reference: tuple[float, ...] | None
+    weights: tuple[float, ...]
 
-    def __init__(self, objectives: Iterable[Objective]) -> None:
+    def __init__(
+        self,
+        objectives: Iterable[Objective | str],
+        by: By = "hypervolume",
+        reference: Sequence[float] | None = None,
+        weights: Sequence[float] | None = None,
+    ) -> None:
         super().__init__("multi_objective", "min")
-        object.__setattr__(self, "objectives", tuple(objectives))
-        if not self.objectives:
-            raise FatalValueError("a list of objectives needs at least one")
+        if not isinstance(objectives, Iterable) or isinstance(objectives, str):
+            raise FatalTypeError(
+                f"objectives={objectives!r}: a list of objectives, or names, is needed"
+            )
+        parts = tuple(create_objective(each) for each in objectives)
+        _check_parts(parts, by)
+        if reference is not None and by == "sum":
+            raise FatalValueError(
+                'reference has no effect on a sum: drop it, or pass by="hypervolume"'
+            )
+        weights = [1.0] * len(parts) if weights is None else weights
+        checked = numbers_of("weights", weights, parts)
+        if min(checked) <= 0.0:
+            raise FatalValueError(
+                f"weights={list(checked)}: each must be above 0; the directions say what is minimised"
+            )
+        vars(self).update(  # the dataclass is frozen
+            objectives=parts,
+            by=by,
+            reference=None if reference is None else numbers_of("reference", reference, parts),
+            weights=checked,
+        )
+
+    @property
+    def parts(self) -> tuple[Objective, ...]:
+        return self.objectives
+
+    @property
+    def seeks_front(self) -> bool:
+        return self.by == "hypervolume"
+
+    def direction_of(self, metric: str) -> Direction | None:
+        known = [each.direction_of(metric) for each in self.objectives]
+        return next((each for each in known if each), super().direction_of(metric))
 
     def has_value(self, logs: Mapping[str, Any]) -> bool:
-        return self.name in logs or all(each.has_value(logs) for each in self.objectives)
+        return self._has_sum(logs) or all(each.has_value(logs) for each in self.objectives)
 
     def get_value(self, logs: Mapping[str, Any]) -> float:
-        if self.name in logs:
+        if self._has_sum(logs):
             return float(logs[self.name])
-        signs = {"min": 1.0, "max": -1.0}
-        return sum(signs[each.direction] * each.get_value(logs) for each in self.objectives)
+        values = self.minimised([each.get_value(logs) for each in self.objectives])
+        return sum(weight * value for weight, value in zip(self.weights, values, strict=True))
 
     def get_config(self) -> dict[str, Any]:
-        return {
+        config: dict[str, Any] = {
             **super().get_config(),
             "objectives": [each.get_config() for each in self.objectives],
         }
+        # Only what differs from a plain list of objectives: so the stored ones, without these keys, stay equal.
+        if self.by != "sum":
+            config["by"] = self.by
+        if self.reference is not None:
+            config["reference"] = list(self.reference)
+        if any(weight != 1.0 for weight in self.weights):
+            config["weights"] = list(self.weights)
+        return config
 
     def __str__(self) -> str:
-        return f"MultiObjective({', '.join(map(str, self.objectives))})"
+        config = self.get_config()
+        options = [key for key in ("by", "reference", "weights") if key in config]
+        given = [f"{key}={json.dumps(config[key])}" for key in options]
+        return f"MultiObjective({', '.join([*map(str, self.objectives), *given])})"
+
+    def _has_sum(self, logs: Mapping[str, Any]) -> bool:
+        """Tell whether the score itself is given; a front needs its parts in any case."""
+        return self.by == "sum" and self.name in logs
+
+
+def _check_parts(parts: Sequence[Objective], by: object) -> None:
+    """Raise FatalValueError for objectives that are too few, nested, or given twice."""
+    if by not in ("hypervolume", "sum"):
+        raise FatalValueError(f'by={by!r}: it must be "hypervolume" or "sum"')
+    if not parts:
+        raise FatalValueError("a list of objectives needs at least one")
+    if any(isinstance(each, MultiObjective) for each in parts):
+        raise FatalValueError(
+            "several objectives within several ones: list all of them side by side"
+        )
+    names = [each.name for each in parts]
+    if len(set(names)) < len(names):
+        raise FatalValueError(f"an objective is given twice: {', '.join(names)}")
+    if by == "hypervolume" and len(parts) < 2:
+        raise FatalValueError(
+            f"a front needs two objectives or more: pass objective={names[0]!r} itself"
+        )
 
 
 def create_objective(objective: object) -> Objective:
@@ -180,7 +289,7 @@ def create_objective(objective: object) -> Objective:
         case str():
             return _named(objective)
         case list() | tuple():
-            return MultiObjective([create_objective(each) for each in objective])
+            return MultiObjective(objective, by="sum")
         case _:
             raise FatalTypeError(
                 f"objective={objective!r} is not understood: give a metric's name, an "
@@ -196,6 +305,26 @@ def _named(name: str) -> Objective:
             f'aiotune.Objective("{name}", direction="max"), or "min"'
         )
     return Objective(name, direction)
+
+
+def numbers_of(name: str, values: object, parts: Sequence[Objective]) -> tuple[float, ...]:
+    """Return what was passed as `name`: a finite number for each objective. FatalTypeError, FatalValueError."""
+    if not isinstance(values, Iterable) or isinstance(values, str | Mapping):
+        raise FatalTypeError(
+            f"{name}={values!r}: a list of numbers is needed, one for each objective"
+        )
+    listed = list(values)
+    if any(isinstance(each, bool) or not hasattr(each, "__float__") for each in listed):
+        raise FatalTypeError(f"{name}={listed!r}: these must be numbers, one for each objective")
+    numbers = tuple(float(each) for each in listed)
+    if len(numbers) != len(parts):
+        names = ", ".join(each.name for each in parts)
+        raise FatalValueError(
+            f"{name} has {len(numbers)} values for {len(parts)} objectives: {names}"
+        )
+    if not all(map(math.isfinite, numbers)):
+        raise FatalValueError(f"{name}={listed!r}: each must be finite")
+    return numbers
 
 
 def absent(name: str, logs: Iterable[str]) -> str:

@@ -40,6 +40,12 @@ def outcome_of(result: object, objective: Objective) -> Outcome:
     """
     number = _number(result)
     if number is not None and type(result).__name__ not in ("bool", "bool_"):
+        if isinstance(objective, MultiObjective) and objective.seeks_front:
+            names = ", ".join(repr(each.name) for each in objective.objectives)
+            raise FatalTypeError(
+                f"the trial returned a single number, but there are several objectives: return a dict that "
+                f"holds {names}"
+            )
         return Outcome({objective.name: number})
     match result:
         case None:

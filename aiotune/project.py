@@ -37,6 +37,7 @@ class Project:
         # What `async with tuner` keeps open; one for each block that is entered.
         self.warm: list[AbstractAsyncContextManager[None]] = []
         oracle.follow(self.history)
+        settings.inform(oracle)
 
     def expect(self, search: SearchCoroutine | None) -> None:
         """Note that search() was called and returned this coroutine; None: it has begun."""

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from aiotune.events import EndReason
 from aiotune.hyperparameters import HyperParameters
-from aiotune.objective import Objective
+from aiotune.objective import MultiObjective, Objective, numbers_of
+from aiotune.oracles.optuna import require_optuna
+from aiotune.pareto import goals, hypervolume, pareto_front, reference_beyond
 from aiotune.ranking import best_trials
 from aiotune.space import HyperParameter, Int, Space
 from aiotune.trial import Trial, trial_text
 
-__all__ = ["SearchResult", "SearchStatus", "results_text", "space_text"]
+if TYPE_CHECKING:
+    from aiotune.optuna_study import BaseStorage, Study
+
+__all__ = ["SearchResult", "SearchStatus", "optuna_study", "results_text", "space_text"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,14 +52,63 @@ class SearchResult:
     def best_hyperparameters(self) -> HyperParameters | None:
         return self.best_trial.hyperparameters if self.best_trial else None
 
+    @property
+    def pareto_front(self) -> list[Trial]:
+        """The trials that no other one beats in every objective, best in the first objective first.
+
+        Of trials with the same values, the oldest. With a single objective, the best trial alone.
+        """
+        return pareto_front(self.trials, self.objective)
+
+    def hypervolume(self, reference: Sequence[float] | None = None) -> float:
+        """Return the volume between the front and a reference, a value of each objective in its own units.
+
+        The larger, the better, where the reference is the same. By default it is the objective's; if that has
+        none, it lies a little beyond this front. 0 without a front.
+        """
+        objective = self.objective
+        front = [goals(objective, each) for each in self.pareto_front]
+        if reference is None and isinstance(objective, MultiObjective):
+            reference = objective.reference
+        if reference is not None:
+            reference = numbers_of("reference", reference, objective.parts)
+            return hypervolume(front, objective.minimised(reference))
+        return hypervolume(front, reference_beyond(front)) if front else 0.0
+
+    def to_optuna(
+        self, study_name: str | None = None, storage: str | BaseStorage | None = None
+    ) -> Study:
+        """Return the trials as a study of Optuna: `optuna.visualization.plot_optimization_history(study)`.
+
+        storage: where to keep it, "sqlite:///study.db" for optuna-dashboard; a study that is there under
+        `study_name` gets what is new. By default it is kept in memory. It blocks while it writes, some
+        hundredths of a second for each new trial. Needs the extra `optuna`.
+        """
+        return optuna_study(self.trials, self.objective, study_name, storage)
+
     def __str__(self) -> str:
+        return f"{len(self.trials)} trials, {self._found()}; ended by {self.reason.value}"
+
+    def _found(self) -> str:
         best = self.best_trial
-        found = (
-            f"best {self.objective.name} {_score_text(best)} in trial {best.trial_id}"
-            if best
-            else "no score"
-        )
-        return f"{len(self.trials)} trials, {found}; ended by {self.reason.value}"
+        if best is None:
+            return "no score"
+        if self.objective.seeks_front:
+            return f"{len(self.pareto_front)} on the Pareto front"
+        return f"best {self.objective.name} {_score_text(best)} in trial {best.trial_id}"
+
+
+def optuna_study(
+    trials: Sequence[Trial],
+    objective: Objective,
+    study_name: str | None,
+    storage: str | BaseStorage | None,
+) -> Study:
+    """Return a study of Optuna as `SearchResult.to_optuna` does. MissingFramework without Optuna."""
+    require_optuna()
+    from aiotune.optuna_study import to_study
+
+    return to_study(trials, objective, study_name, storage)
 
 
 def _score_text(trial: Trial) -> str:
@@ -78,11 +133,23 @@ def results_text(
     """Yield the lines of `results_summary`."""
     yield "Results summary"
     yield f"Results in {where}"
+    trials = list(trials)
+    if objective.seeks_front:
+        yield from _front_text(trials, objective)
     yield f"Showing {count} best trials"
     yield str(objective)
     for trial in best_trials(trials, objective, count):
         yield ""
         yield from trial_text(trial)
+
+
+def _front_text(trials: Sequence[Trial], objective: Objective) -> Iterator[str]:
+    """Yield a line for each trial of the front, all of them."""
+    front = pareto_front(trials, objective)
+    yield f"Pareto front: {len(front)} trials"
+    for trial in front:
+        values = [f"{each.name} {trial.final_metrics[each.name]:g}" for each in objective.parts]
+        yield f"  {trial.trial_id}: {', '.join(values)}"
 
 
 def space_text(space: Space) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""Which checkpoints stay: those of the best trials, and of every trial that is not over."""
+"""Which checkpoints stay: of the best trials, of those on the front, and of every trial that is not over."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from aiotune.events import Event, TrialEnded
 from aiotune.history import History
 from aiotune.layout import Layout
 from aiotune.objective import Objective
+from aiotune.pareto import pareto_front
 from aiotune.ranking import best_trials
+from aiotune.trial import Trial
 
 __all__ = ["Janitor"]
 
@@ -20,7 +22,10 @@ _LOG = logging.getLogger("aiotune")
 
 
 class Janitor:
-    """Deletes the checkpoints of trials that are over and not among the best `keep`. An observer."""
+    """Deletes the checkpoints of trials that are over and not among the best `keep`. An observer.
+
+    Where the objective is a front, its trials are kept as well, however many they are.
+    """
 
     def __init__(self, layout: Layout, objective: Objective, keep: int) -> None:
         self._layout = layout
@@ -36,14 +41,16 @@ class Janitor:
         known = history.trials if self._kept is None else self._kept
         candidates = {*known, event.trial_id}
         trials = [history.trial(each) for each in sorted(candidates)]
-        best = best_trials(
-            (trial for trial in trials if trial.is_over), self._objective, self._keep
-        )
+        best = self._best([trial for trial in trials if trial.is_over])
         kept = {trial.trial_id for trial in best}
         over = {each for each in candidates - kept if history.trial(each).is_over}
         self._kept = kept
         self._doomed.extend(sorted(over))
         self._wake()
+
+    def _best(self, trials: list[Trial]) -> list[Trial]:
+        best = best_trials(trials, self._objective, self._keep)
+        return best + pareto_front(trials, self._objective) if self._objective.seeks_front else best
 
     async def work(self) -> None:
         """Delete what is doomed, until cancelled."""

@@ -5,15 +5,18 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import aclosing, suppress
+from dataclasses import replace
 from typing import assert_never
 
 import anyio
 
+from aiotune.asking import Asker
 from aiotune.clock import Clock
 from aiotune.conclusion import Conclusion, conclude
+from aiotune.constraints import missing_of
 from aiotune.devices.pool import Lease
 from aiotune.discovery import check_range, fatal_error
-from aiotune.errors import FatalRuntimeError, StoreError
+from aiotune.errors import FatalRuntimeError, FatalValueError, StoreError
 from aiotune.events import (
     Event,
     Reported,
@@ -66,6 +69,7 @@ class Runner:
         self,
         *,
         oracle: Oracle,
+        asker: Asker,
         history: History,
         record: Record,
         executor: Executor,
@@ -74,6 +78,7 @@ class Runner:
         clock: Clock,
     ) -> None:
         self._oracle = oracle
+        self._asker = asker
         self._history = history
         self._record = record
         self._executor = executor
@@ -199,8 +204,17 @@ class Runner:
         facts = [*self._growth(trial_id, met), *self._news(trial_id, met)]
         if facts:
             await self._record(*facts)
-        if self._oracle.is_duplicate(self._history, self._history.trial(trial_id)):
+        if await self._asker.is_duplicate(trial_id):
             await self.stop(self._runs_of(trial_id), StopCause.DUPLICATE)
+        elif self._is_refused(self._history.trial(trial_id)):
+            await self.stop(self._runs_of(trial_id), StopCause.CONSTRAINT)
+
+    def _is_refused(self, trial: Trial) -> bool:
+        """Tell whether the point of a trial, now that all of it is known, breaks the constraint."""
+        constraint = self._oracle.constraint
+        if constraint is None or not trial.is_path_complete:
+            return False
+        return not constraint.allows_met(trial.space, trial.values)
 
     def _check_names(self, trial_id: str, met: Met) -> None:
         """Raise if the program declares what it may not, or contradicts what an earlier session stored."""
@@ -231,13 +245,13 @@ class Runner:
 
     async def _on_observed(self, key: RunKey, observed: Observed) -> None:
         trial_id, run = key
-        if self._run(key).stop_cause is StopCause.DUPLICATE:
+        if self._run(key).stop_cause in (StopCause.DUPLICATE, StopCause.CONSTRAINT):
             return
         await self._record(
             Reported(self._clock.now(), trial_id, run, observed.step, dict(observed.metrics))
         )
         observation = Observation(observed.step, observed.metrics)
-        match self._oracle.judge(self._history.trial(trial_id), observation):
+        match await self._asker.judge(trial_id, observation):
             case Verdict.CONTINUE:
                 pass
             case Verdict.STOP:
@@ -262,6 +276,10 @@ class Runner:
         if isinstance(outcome, Failed) and outcome.is_fatal:
             await self._record(end)
             raise fatal_error(outcome, run.log)
+        missing = missing_of(self._plan.policy.bounds, end.metrics) if end.metrics else None
+        if end.state is RunState.FINISHED and missing is not None:
+            await self._record(replace(end, state=RunState.CANCELLED, metrics={}, message=missing))
+            raise FatalValueError(missing)
         trial = self._history.after_run(end)
         settlement = list(self._settlement(trial))
         await self._record(end, *settlement)
@@ -281,7 +299,7 @@ class Runner:
 
     async def complete(self, trial: Trial) -> None:
         """End a paused trial that gets no promotion."""
-        ended = complete(trial, self._oracle.objective)
+        ended = complete(trial, self._plan.policy, self._oracle.objective)
         await self._record(_trial_ended(self._clock.now(), trial.trial_id, ended))
         await self._tell(trial.trial_id)
 
@@ -301,7 +319,7 @@ class Runner:
     async def _tell(self, trial_id: str) -> None:
         """Tell the oracle, and the owner, of a trial that is over or paused."""
         trial = self._history.trial(trial_id)
-        self._oracle.tell(trial)
+        await self._asker.tell(trial)
         if trial.is_over:
             await self._plan.hooks.on_trial_end(trial)
 

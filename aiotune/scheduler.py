@@ -15,6 +15,7 @@ from typing import assert_never
 import anyio
 from anyio.abc import TaskGroup
 
+from aiotune.asking import Asked, Asker
 from aiotune.clock import Clock
 from aiotune.devices.pool import DevicePool, Lease
 from aiotune.discovery import check_range, discover
@@ -66,8 +67,10 @@ class Scheduler:
         self._executor = executor
         self._plan = plan
         self._clock = clock
+        self._asker = Asker(oracle, self._history, clock)
         self._runner = Runner(
             oracle=oracle,
+            asker=self._asker,
             history=self._history,
             record=self._record,
             executor=executor,
@@ -76,7 +79,11 @@ class Scheduler:
             clock=clock,
         )
         self._rules = EndRules(
-            self._history, oracle.objective, plan.limits, oracle.max_consecutive_failed_trials
+            self._history,
+            oracle.objective,
+            plan.limits,
+            oracle.max_consecutive_failed_trials,
+            plan.policy.bounds,
         )
         self._changed = anyio.Event()
         self._waiting: dict[str, str] = {}
@@ -99,6 +106,11 @@ class Scheduler:
         """Start no further run, ask those in progress to stop; `run` then returns. Returns at once."""
         self._finish(Ending(EndReason.STOPPED), StopCause.USER)
 
+    def forget_prepared(self) -> None:
+        """Ask anew for the next trial: what the oracle would answer has been changed. Returns at once."""
+        self._asker.forget_prepared()
+        self._wake()
+
     # --- the life of a search ---
 
     async def run(self) -> SearchEnded:
@@ -108,13 +120,18 @@ class Scheduler:
         def wake() -> None:  # from whichever thread gave a device back
             loop.call_soon_threadsafe(self._wake)
 
+        def ask_anew() -> None:
+            loop.call_soon_threadsafe(self.forget_prepared)
+
         unsubscribe = self._pool.subscribe(wake)
+        self._oracle.watch_queue(ask_anew)
         try:
             async with anyio.create_task_group() as tasks:
                 with self._catching(tasks):
                     await self._conduct(tasks)
-                tasks.cancel_scope.cancel()  # what is left are timers
+                tasks.cancel_scope.cancel()  # what is left are timers, and an answer that nobody wants
         finally:
+            self._oracle.watch_queue(None)
             unsubscribe()
         if self._error is not None:
             with suppress(StoreError):  # it may be the store that failed
@@ -126,6 +143,8 @@ class Scheduler:
         return await self._record_end(self._ending.reason, self._ending.message)
 
     async def _conduct(self, tasks: TaskGroup) -> None:
+        spawn = self._spawner(tasks)
+        spawn(self._stop_runs)
         if self._plan.limits.max_time is not None:
             tasks.start_soon(self._end_after, self._plan.limits.max_time)
         await self._adopt_open_trials()
@@ -137,12 +156,21 @@ class Scheduler:
             changed = self._changed  # taken before looking, so that no change is missed
             if self._ending is not None and self._ending.error is not None:
                 raise self._ending.error
-            if self._stop_cause is not None:
-                await self._runner.stop(self._runner.active, self._stop_cause)
-            if await self._start_next(tasks):
+            if await self._start_next(spawn):
                 continue
             if self._ending is not None and not self._runner.active:
                 return await self._complete_paused_trials()
+            await changed.wait()
+
+    async def _stop_runs(self) -> None:
+        """Ask the runs in progress to stop once that is wished, also those that were being started just then.
+
+        Whoever starts runs may be waiting for a hook or for the oracle.
+        """
+        while True:
+            changed = self._changed
+            if self._stop_cause is not None:
+                await self._runner.stop(self._runner.active, self._stop_cause)
             await changed.wait()
 
     @contextmanager
@@ -245,17 +273,20 @@ class Scheduler:
 
     # --- dispatching ---
 
-    async def _start_next(self, tasks: TaskGroup) -> bool:
+    async def _start_next(self, spawn: Spawn) -> bool:
         """Start one run or record one new trial; False if nothing can be done before something changes."""
         if self._ending is not None:
             return False
-        if await self._start_pending(tasks):
+        if await self._start_pending(spawn):
             return True
-        if len(self._waiting) >= self._pool.slots or not self._has_vacancy():
+        if len(self._waiting) >= self._pool.slots:
+            return False
+        if not self._has_vacancy():
+            self._prepare(spawn)
             return False
         return await self._ask()
 
-    async def _start_pending(self, tasks: TaskGroup) -> bool:
+    async def _start_pending(self, spawn: Spawn) -> bool:
         """Start the oldest run that fits what is free; one that does not fit holds no other up."""
         self._waiting.clear()
         for trial in self._history.open_trials():
@@ -263,7 +294,7 @@ class Scheduler:
                 resources = self._resources_of(trial)
                 lease = self._pool.lease_nowait(resources)
                 if lease is not None:
-                    await self._start(work, trial, lease, tasks)
+                    await self._start(work, trial, lease, spawn)
                     return True
                 self._waiting[trial.trial_id] = f"no device is free for {resources}"
         return False
@@ -286,7 +317,7 @@ class Scheduler:
         resources = self._plan.resources
         return self._pool.has_room(Resources(gpus=0, cpus=1) if callable(resources) else resources)
 
-    async def _start(self, work: Work, trial: Trial, lease: Lease, tasks: TaskGroup) -> None:
+    async def _start(self, work: Work, trial: Trial, lease: Lease, spawn: Spawn) -> None:
         """Record the run's start, then follow it in a task of its own, which owns the lease."""
         layout = self._plan.layout
         log = layout.run_log(trial.trial_id, work.run) if self._executor.writes_logs else None
@@ -308,7 +339,6 @@ class Scheduler:
             lease.release()
             raise
         self._runner.adopt(trial.trial_id, work.run)
-        spawn = self._spawner(tasks)
         spawn(self._perform, (trial.trial_id, work.run), lease, spawn)
 
     async def _perform(self, key: RunKey, lease: Lease, spawn: Spawn) -> None:
@@ -319,35 +349,44 @@ class Scheduler:
 
     # --- asking ---
 
+    def _prepare(self, spawn: Spawn) -> None:
+        """Let the next trial be asked for while others run. What waits for a device already comes before it."""
+        if len(self._runner.active) > 1 and not self._waiting and not self._is_full():
+            self._asker.prepare(self._history.next_number, spawn)
+
     async def _ask(self) -> bool:
         """Ask the oracle once; True if it gave work."""
         if self._is_full() and not self._has_paused():
-            return self._end_when_idle(EndReason.MAX_TRIALS)
+            return self._end_if(not self._history.trials_in_flight(), EndReason.MAX_TRIALS)
         await self._plan.hooks.pre_create_trial()
         if self._ending is not None:  # it took its time
             return False
-        number = self._history.next_number
-        answer = self._oracle.ask(self._history, number)
-        match answer:
+        return await self._follow(await self._asker.ask(self._history.next_number))
+
+    async def _follow(self, asked: Asked) -> bool:
+        """Do what the oracle has answered; True if it gave work."""
+        if self._ending is not None:  # the oracle took its time
+            return False
+        match asked.answer:
             case Suggest() if self._is_full():
-                return self._end_when_idle(EndReason.MAX_TRIALS)
-            case Suggest():
-                await self._create(answer, number)
+                return self._end_if(asked.was_idle, EndReason.MAX_TRIALS)
+            case Suggest() as answer:
+                await self._create(answer, asked)
                 return True
-            case Promote():
+            case Promote() as answer:
                 await self._promote(answer)
                 return True
             case Wait():
-                if not self._history.trials_in_flight():
+                if asked.was_idle:
                     raise FatalRuntimeError(
                         f"{type(self._oracle).__name__}.ask() waits with nothing in flight: it must propose "
                         "a trial or answer Exhausted()"
                     )
                 return False
-            case Exhausted():
-                return self._end_when_idle(EndReason.EXHAUSTED, answer.message)
+            case Exhausted(message):
+                return self._end_if(asked.was_idle, EndReason.EXHAUSTED, message)
             case _:
-                assert_never(answer)
+                assert_never(asked.answer)
 
     async def _promote(self, answer: Promote) -> None:
         trial = self._history.trial(answer.trial_id)
@@ -359,15 +398,15 @@ class Scheduler:
             )
         await self._record(TrialPromoted(self._clock.now(), answer.trial_id, answer.budget))
 
-    async def _create(self, answer: Suggest, number: int) -> None:
+    async def _create(self, answer: Suggest, asked: Asked) -> None:
         await self._record(
             TrialCreated(
                 self._clock.now(),
-                trial_id=trial_id_of(number),
-                number=number,
+                trial_id=trial_id_of(asked.number),
+                number=asked.number,
                 stream=answer.stream,
                 values=dict(answer.values),
-                asked_after=self._history.length,
+                asked_after=asked.asked_after,
                 budget=answer.budget,
                 parent=answer.parent,
             )
@@ -380,9 +419,9 @@ class Scheduler:
     def _has_paused(self) -> bool:
         return any(trial.state is TrialState.PAUSED for trial in self._history.open_trials())
 
-    def _end_when_idle(self, reason: EndReason, message: str | None = None) -> bool:
-        """Let the search end if nothing in flight could still change that: a duplicate, a new name."""
-        if not self._history.trials_in_flight():
+    def _end_if(self, is_idle: bool, reason: EndReason, message: str | None = None) -> bool:
+        """Let the search end if nothing was in flight that could have changed that: a duplicate, a new name."""
+        if is_idle:
             self._finish(Ending(reason, message))
         return False
 

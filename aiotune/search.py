@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from functools import partial
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import anyio
 from anyio.abc import TaskGroup
@@ -36,7 +36,7 @@ from aiotune.project import Project
 from aiotune.ranking import best_trials
 from aiotune.recorder import Observer, Recorder
 from aiotune.resources import Resources
-from aiotune.results import SearchResult, SearchStatus
+from aiotune.results import SearchResult, SearchStatus, optuna_study
 from aiotune.retention import Janitor
 from aiotune.scheduler import Scheduler
 from aiotune.settlement import Policy
@@ -44,6 +44,9 @@ from aiotune.space import Space
 from aiotune.store.lock import hold_lock
 from aiotune.store.sqlite import open_store
 from aiotune.version import __version__
+
+if TYPE_CHECKING:
+    from aiotune.optuna_study import BaseStorage, Study
 
 __all__ = ["Search"]
 
@@ -150,6 +153,18 @@ class Search:
             best=best[0] if best else None,
             ended=history.ended.reason if self._outcome is not None and history.ended else None,
         )
+
+    def to_optuna(
+        self, study_name: str | None = None, storage: str | BaseStorage | None = None
+    ) -> Study:
+        """Return the trials so far, also those in progress, as a study of Optuna; see `SearchResult.to_optuna`.
+
+        study_name: by default that of the project. A storage blocks while it writes, and may be written to from
+        a thread: `await asyncio.to_thread(search.to_optuna, storage="sqlite:///study.db")`.
+        """
+        name = study_name or self._project.layout.project_name
+        trials = tuple(self._project.known.trials.values())
+        return optuna_study(trials, self._tuner.objective, name, storage)
 
     def _require_begun(self) -> None:
         if not self._is_begun:
@@ -328,6 +343,7 @@ class Search:
                 repeats=tuner.executions_per_trial * self._folds,
                 retries=oracle.max_retries_per_trial,
                 folds=self._folds,
+                bounds=oracle.bounds,
             ),
             limits=settings.limits,
             resources=settings.resources,

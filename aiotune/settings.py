@@ -8,10 +8,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
+from aiotune.constraints import as_constraint
 from aiotune.errors import FatalTypeError, FatalValueError
 from aiotune.executors.base import Executor
 from aiotune.folds import as_folds
 from aiotune.hyperparameters import HyperParameters
+from aiotune.learning.priors import Priors
+from aiotune.oracles.base import Oracle
 from aiotune.recorder import Observer
 from aiotune.resources import Limits, Resources
 
@@ -37,6 +40,11 @@ class Settings:
     observers: functions `(event, history)` that are shown every fact; they must not block.
     folds: cross-validation of each point, a run for each fold: how many (2 or more), a scikit-learn splitter,
     or a list of (train, test) pairs of row numbers.
+    constraint: what trials must fulfil. A function of the hyperparameters that returns True or False: no point
+    is tried that it refuses. `aiotune.AtMost("latency", 0.02)`, `aiotune.AtLeast("val_recall", 0.9)`: a trial
+    whose final metrics are beyond is INFEASIBLE. Or a list of these.
+    priors: where good values are believed to lie, by name: `aiotune.Near(1e-3, factor=10)`,
+    `aiotune.Near(128, within=64)`, or a weight for each option, `{"adam": 3, "sgd": 1}`.
     """
 
     max_concurrent_trials: int | None = None
@@ -52,10 +60,14 @@ class Settings:
     durability: Literal["process", "full"] = "process"
     observers: Sequence[Observer] = ()
     folds: Any = None
+    constraint: Any = None
+    priors: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
         # A generator of splits gives them once only.
         object.__setattr__(self, "folds", as_folds(self.folds))
+        as_constraint(self.constraint)  # for their errors
+        Priors(self.priors or {})
         self._check_kinds()
         self._check_values()
         self._check_contradictions()
@@ -102,6 +114,13 @@ class Settings:
                 "gpus=0 contradicts resources=Resources(gpus=...): drop one of them"
             )
         self._check_children()
+
+    def inform(self, oracle: Oracle) -> None:
+        """Give the oracle what the user knows beforehand. What the settings leave out stays as it is."""
+        if self.constraint is not None:
+            oracle.constraint, oracle.bounds = as_constraint(self.constraint)
+        if self.priors is not None:
+            oracle.priors = Priors(self.priors)
 
     @property
     def for_children(self) -> list[str]:

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from statistics import fmean
 
+from aiotune.constraints import Bound, breach_of
 from aiotune.objective import Objective
 from aiotune.trial import (
     FailureKind,
@@ -43,11 +44,12 @@ _RETRIED = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """How many runs a trial gets: repeats, and retries of each repeat."""
+    """How many runs a trial gets, repeats and retries of each repeat; what its final metrics must fulfil."""
 
     repeats: int = 1  # executions of the trial, each over all folds
     retries: int = 0
     folds: int = 1
+    bounds: tuple[Bound, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,34 +138,41 @@ def settle(trial: Trial, policy: Policy, objective: Objective) -> Settlement | N
         return None
     if _is_duplicate(trial):
         return Settlement(TrialState.DUPLICATE, message=StopCause.DUPLICATE.value)
+    if _is_refused(trial):
+        return _infeasible(StopCause.CONSTRAINT.value)
     broken = broken_run(trial, policy)
     if broken is not None:
         return _failed(broken, trial, objective)
     runs = [_last_run(trial, repeat) for repeat in range(policy.repeats)]
     done = [run for run in runs if run and run.state in (RunState.FINISHED, RunState.STOPPED)]
     if _is_pruned(trial):
-        return _scored(trial, objective, TrialState.PRUNED)
+        return _bounded(_scored(trial, objective, TrialState.PRUNED), policy)
     if len(done) < policy.repeats:
         return None
     is_used_up = trial.budget is not None and not trial.budget.is_last
     if is_used_up or any(run.stop_cause is StopCause.PAUSE for run in done):
         return _scored(trial, objective, TrialState.PAUSED)
-    return complete(trial, objective)
+    return complete(trial, policy, objective)
 
 
-def complete(trial: Trial, objective: Objective) -> Settlement:
+def complete(trial: Trial, policy: Policy, objective: Objective) -> Settlement:
     """Return how a trial ends that gets no further budget."""
-    return _scored(trial, objective, TrialState.COMPLETED)
+    return _bounded(_scored(trial, objective, TrialState.COMPLETED), policy)
 
 
 def _is_settled_early(trial: Trial) -> bool:
     """Tell whether the trial gets no further run, whatever its repeats lack."""
-    return _is_duplicate(trial) or _is_pruned(trial)
+    return _is_duplicate(trial) or _is_refused(trial) or _is_pruned(trial)
 
 
 def _is_duplicate(trial: Trial) -> bool:
     """Tell whether the trial was found to repeat another one."""
     return any(run.stop_cause is StopCause.DUPLICATE for run in trial.runs)
+
+
+def _is_refused(trial: Trial) -> bool:
+    """Tell whether the trial's point was found to break the constraint."""
+    return any(run.stop_cause is StopCause.CONSTRAINT for run in trial.runs)
 
 
 def _is_pruned(trial: Trial) -> bool:
@@ -176,6 +185,18 @@ def _failed(run: Run, trial: Trial, objective: Objective) -> Settlement:
     infeasible = run.failure is FailureKind.INFEASIBLE
     status = TrialState.INFEASIBLE if infeasible else TrialState.FAILED
     return replace(_scored(trial, objective, status), failure=run.failure, message=run.message)
+
+
+def _bounded(ended: Settlement, policy: Policy) -> Settlement:
+    """Return the end of a trial as it is within the bounds. Beyond them it keeps its metrics, but no score."""
+    breach = breach_of(policy.bounds, ended.metrics or {})
+    if breach is None:
+        return ended
+    return replace(_infeasible(breach), best_step=ended.best_step, metrics=ended.metrics)
+
+
+def _infeasible(message: str) -> Settlement:
+    return Settlement(TrialState.INFEASIBLE, failure=FailureKind.INFEASIBLE, message=message)
 
 
 def _scored(trial: Trial, objective: Objective, status: TrialState) -> Settlement:

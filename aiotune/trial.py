@@ -85,6 +85,7 @@ class StopCause(StrEnum):
     PAUSE = "it waits for a promotion"
     LIMIT = "a limit of the search was reached"
     DUPLICATE = "another trial has the same values"
+    CONSTRAINT = "the constraint refuses its values"
     SIBLING = "another run of the trial failed"
     TIMEOUT = "it took longer than trial_timeout"
     USER = "the search was stopped"
@@ -103,7 +104,8 @@ TRIAL_MOVES: Mapping[TrialState, frozenset[TrialState]] = {
             TrialState.DUPLICATE,
         }
     ),
-    TrialState.PAUSED: frozenset({TrialState.QUEUED, TrialState.COMPLETED}),  # promoted, or not
+    # Promoted, or not; or what it had reached by then breaks a bound.
+    TrialState.PAUSED: frozenset({TrialState.QUEUED, TrialState.COMPLETED, TrialState.INFEASIBLE}),
 }
 
 RUN_MOVES: Mapping[RunState, frozenset[RunState]] = {
@@ -241,7 +243,10 @@ class Trial:
     failure: FailureKind | None = None
     message: str | None = None
     ended_at: float | None = None
+    ended_after: int | None = None  # how many facts there were before its end
     objective: Objective | None = None  # that of its search
+    # What the oracle gave it, whether its program met the names or not.
+    proposed: Mapping[str, Scalar] = field(default_factory=dict)
 
     @property
     def status(self) -> str:

@@ -26,25 +26,28 @@ from aiotune.layout import Layout
 from aiotune.lazy import first_lazy
 from aiotune.objective import Objective
 from aiotune.oracles.base import Oracle
+from aiotune.pareto import pareto_front
 from aiotune.project import Project
 from aiotune.ranking import best_trials
-from aiotune.results import SearchResult, results_text, space_text
+from aiotune.results import SearchResult, optuna_study, results_text, space_text
 from aiotune.settings import Settings
 from aiotune.space import Space
 from aiotune.trial import Trial
 from aiotune.tuner_hooks import TunerHooks
+from aiotune.tuner_knowledge import TunerKnowledge
 from aiotune.tuner_options import at_least_one, refuse_idle, strategy_factory
 
 if TYPE_CHECKING:
     from aiotune.frameworks.keras import ModelOptions
     from aiotune.observers.progress import Verbose
+    from aiotune.optuna_study import BaseStorage, Study
     from aiotune.retraining import Models
     from aiotune.search import Search
 
 __all__ = ["Tuner"]
 
 
-class Tuner(TunerHooks):
+class Tuner(TunerHooks, TunerKnowledge):
     """Searches with an oracle, in child processes, and keeps every fact in a project directory.
 
     oracle: proposes the trials. hypermodel: a function `build(hp) -> model` or a `HyperModel`; None if
@@ -102,6 +105,7 @@ class Tuner(TunerHooks):
             Settings.of(settings, _CONSTRUCTOR_KEYWORDS),
         )
         self._folds: Folds | None = self._project.settings.folds
+        self._bounds = oracle.bounds
         self._oracle: Oracle | OracleView = oracle
         if overwrite:
             self._project.overwrite()
@@ -409,12 +413,26 @@ class Tuner(TunerHooks):
         """Return the hyperparameters of the best trials, best first."""
         return [trial.hyperparameters for trial in self.get_best_trials(num_trials)]
 
+    def get_pareto_front(self) -> list[Trial]:
+        """Return the trials that no other one beats in every objective, best in the first objective first."""
+        return pareto_front(self.trials, self.objective)
+
     def get_best_models(self, num_models: int = 1) -> list[Any]:
         """Return the best trials' models with the weights of their best epoch, best first.
 
         This imports the framework and builds the models in this process: it may take seconds.
         """
         return [self.load_model(trial) for trial in self.get_best_trials(num_models)]
+
+    def to_optuna(
+        self, study_name: str | None = None, storage: str | BaseStorage | None = None
+    ) -> Study:
+        """Return the trials of the project as a study of Optuna; see `SearchResult.to_optuna`.
+
+        study_name: by default that of the project.
+        """
+        name = study_name or self.project_name
+        return optuna_study(self.trials, self.objective, name, storage)
 
     def results_summary(self, num_trials: int = 10) -> None:
         """Print the best trials."""
@@ -539,6 +557,7 @@ class Tuner(TunerHooks):
             self.loss,
             self.metrics,
             self.distribution_strategy,
+            self._bounds,
         )
 
 

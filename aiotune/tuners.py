@@ -1,4 +1,4 @@
-"""The tuners: an oracle each, with KerasTuner's names and defaults."""
+"""The tuners: an oracle each. Those of KerasTuner's are here, with its names and arguments."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from aiotune.errors import FatalTypeError
 from aiotune.hypermodel import HyperModel, require_fit_takes
 from aiotune.hyperparameters import HyperParameters
+from aiotune.model_based_tuners import CMAES, TPE, QuasiRandom, RandomForest, SimulatedAnnealing
 from aiotune.objective import Objective
 from aiotune.oracles.bayesian import BayesianOptimizationOracle
 from aiotune.oracles.grid_search import GridSearchOracle
@@ -23,10 +24,15 @@ if TYPE_CHECKING:
     from aiotune.search import Search
 
 __all__ = [
+    "CMAES",
+    "TPE",
     "BayesianOptimization",
     "GridSearch",
     "Hyperband",
+    "QuasiRandom",
+    "RandomForest",
     "RandomSearch",
+    "SimulatedAnnealing",
     "SklearnTuner",
     "Tuner",
 ]
@@ -39,10 +45,11 @@ class BayesianOptimization(Tuner):
 
     max_trials: in all, over every session of the project; None: until the space is exhausted.
     num_initial_points: so many trials are drawn at random before the model is asked, failed ones included;
-    None: three for each hyperparameter, but at most ten and at most a third of `max_trials`. alpha: the least
-    noise of a score that is assumed, as a share of the variance of the scores; more is learnt from them. beta:
-    how much the unknown attracts: a point is judged by its expected score less `beta` standard deviations;
-    None: by how much it is expected to improve on the best. The other arguments are those of `RandomSearch`.
+    None: three for each hyperparameter, but at most 6 and one more for each option of the largest category,
+    and at most 10 in all and a third of `max_trials`. alpha: the least noise of a score that is assumed, as a
+    share of the variance of the scores; more is learnt from them. beta: None: a point is judged by how much it
+    is expected to improve on the best; a number: by its expected score less so many standard deviations, as in
+    KerasTuner. The other arguments are those of `RandomSearch`.
 
     Further keywords are those of `Tuner` and `aiotune.Settings`.
     """
@@ -53,8 +60,8 @@ class BayesianOptimization(Tuner):
         objective: str | Objective | Sequence[str | Objective] | None = None,
         max_trials: int | None = 10,
         num_initial_points: int | None = None,
-        alpha: float = 0.0001,
-        beta: float | None = 2.6,
+        alpha: float = 1e-6,
+        beta: float | None = None,
         seed: int | None = None,
         hyperparameters: HyperParameters | None = None,
         tune_new_entries: bool = True,

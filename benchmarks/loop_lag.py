@@ -1,8 +1,9 @@
 """How late the caller's event loop is during a search with two slots.
 
 A task sleeps 5 ms again and again and notes how much later than due it wakes up. Each search is made in
-silence and with the live progress display in a pseudo-terminal; the fork server is warm. The last figures are
-those of an empty loop beside two busy processes: how late the machine alone makes it.
+silence and with the live progress display in a pseudo-terminal; the fork server is warm. Then come searches
+whose trials take 20 ms, so that a model is asked all the time. The last figures are those of an empty loop
+beside two busy processes: how late the machine alone makes it.
 """
 
 from __future__ import annotations
@@ -37,6 +38,8 @@ from aiotune.observers.progress import Progress
 INTERVAL_SECONDS = 0.005
 STEPS_PER_SECOND = 200
 EMPTY_LOOP_SECONDS = 5.0
+OBSERVATIONS = (50, 200)  # that the model has when it is asked first
+ASKS = 40
 ACCURACY = aiotune.Objective("val_accuracy", "max")
 LOSS = aiotune.Objective("loss", "min")
 
@@ -50,6 +53,18 @@ class Reporter(aiotune.RandomSearch):
         for step in range(2 * STEPS_PER_SECOND):
             trial.report(step, loss=x / (1 + step))
             time.sleep(max(0.0, start + (step + 1) / STEPS_PER_SECOND - time.monotonic()))
+
+
+class Modelled(aiotune.BayesianOptimization):
+    """A function of ten parameters that takes 20 ms in the loop, and nothing of the processor."""
+
+    async def run_trial(self, trial: Any) -> dict[str, float]:
+        hp = trial.hyperparameters
+        shares = [hp.Float(f"share_{number}", 0, 1) for number in range(8)]
+        count = hp.Int("count", 1, 64)
+        kind = hp.Choice("kind", ["a", "b", "c", "d"])
+        await asyncio.sleep(0.02)
+        return {"loss": sum((each - 0.3) ** 2 for each in shares) + count / 64 + (kind != "c")}
 
 
 # --- searches ---
@@ -83,6 +98,17 @@ async def lags_of_reports(directory: Path, *, has_display: bool) -> list[float]:
         )
         async with sampled() as lags:
             await run_search(tuner)
+    return lags
+
+
+async def lags_of_asks(directory: Path, observations: int) -> list[float]:
+    """Return the lags while a model of so many trials, then more, is asked for 40; those before are drawn."""
+    options = common_options(directory, f"asks-{observations}")
+    options |= {"objective": LOSS, "num_initial_points": observations}
+    await run_search(Modelled(max_trials=observations, **options))
+    tuner = Modelled(max_trials=observations + ASKS, **options | {"overwrite": False})
+    async with sampled() as lags:
+        await run_search(tuner)
     return lags
 
 
@@ -205,6 +231,11 @@ async def measure(directory: Path, repeats: int) -> list[Figure]:
                 lags.setdefault(f"200 reports a second and run, {how}", []).extend(
                     await lags_of_reports(directory, has_display=has_display)
                 )
+    for observations in OBSERVATIONS:
+        for _ in range(repeats):
+            lags.setdefault(f"a model of {observations} trials and more", []).extend(
+                await lags_of_asks(directory, observations)
+            )
     figures = [each for what in lags for each in figures_of(what, lags[what], 20)]
     return figures + figures_of(
         "empty loop, busy machine", await lags_beside_busy_processes(), None

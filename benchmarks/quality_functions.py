@@ -86,7 +86,7 @@ _LEVY_BEST = {
 def styblinski6(hp: Hyper) -> float:
     """Styblinski and Tang 1990: 64 minima in six numbers."""
     x = [hp.Float(f"x{index}", -5.0, 5.0) for index in range(6)]
-    return sum(each**4 - 16 * each**2 + 5 * each for each in x) / 2
+    return float(sum(each**4 - 16 * each**2 + 5 * each for each in x) / 2)
 
 
 # --- numbers and categories ---
@@ -170,11 +170,12 @@ def conditional(hp: Hyper) -> float:
         rate = hp.Float("rate", 1e-5, 1e-1, sampling="log")
         units = hp.Int("units", 8, 128, step=8)
         momentum = hp.Float("momentum", 0.0, 1.0)
+    loss: float
     match model:
         case "linear":
-            return 0.15 + 0.02 * (math.log10(penalty) + 1) ** 2 + 0.3 * (shared - 0.4) ** 2
+            loss = 0.15 + 0.02 * (math.log10(penalty) + 1) ** 2 + 0.3 * (shared - 0.4) ** 2
         case "tree":
-            return (
+            loss = (
                 0.08
                 + 0.006 * (depth - 5) ** 2
                 + 0.5 * (share - 0.7) ** 2
@@ -183,7 +184,8 @@ def conditional(hp: Hyper) -> float:
         case _:
             off = math.log10(rate) + 2.8 + 1.5 * (momentum - 0.6)
             width = 0.05 * (math.log2(units) - 6) ** 2
-            return 0.1 * off * off + width + (momentum - 0.6) ** 2 + 0.6 * (shared - 0.3) ** 2
+            loss = 0.1 * off * off + width + (momentum - 0.6) ** 2 + 0.6 * (shared - 0.3) ** 2
+    return loss
 
 
 _CONDITIONAL_BEST = {"model": "net", "shared": 0.3, "rate": 10**-2.8, "units": 64, "momentum": 0.6}
@@ -218,11 +220,11 @@ def failing_network(hp: Hyper) -> float:
     if _heft(units, layers, batch) > 1:
         raise MemoryError
     off = rate + 2.5 + 0.1 * layers - 0.5 * math.log10(batch / 64)
-    return _loss_of_size(units, layers, batch) + 0.08 * off * off
+    return float(_loss_of_size(units, layers, batch) + 0.08 * off * off)
 
 
 def _loss_of_size(units: int, layers: int, batch: int) -> float:
-    return 0.1 + 1.5 * units**-0.3 + 0.4 / layers + 0.01 * (math.log2(batch) - 7) ** 2
+    return 0.1 + 1.5 * math.pow(units, -0.3) + 0.4 / layers + 0.01 * (math.log2(batch) - 7) ** 2
 
 
 def _sizes() -> Iterable[tuple[int, int, int]]:

@@ -94,9 +94,7 @@ def tasks(names: Sequence[str] | None = None) -> list[Task]:
     from quality_functions import FUNCTIONS
     from quality_tables import TABLES
 
-    known = {
-        each.name: each for each in (*FUNCTIONS, *(t.task() for t in TABLES if t.path.exists()))
-    }
+    known = {each.name: each for each in (*FUNCTIONS, *(table.task() for table in TABLES))}
     unknown = [name for name in names or () if name not in known]
     if unknown:
         raise ValueError(f"there is no task {unknown[0]!r}; there are: {', '.join(known)}")

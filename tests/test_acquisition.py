@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy.integrate import quad
 
-from aiotune.oracles.acquisition import Acquisition, confidence_bound, log_expected_improvement
+from aiotune.learning.acquisition import Acquisition, confidence_bound, log_expected_improvement
 
 MEANS = np.array([-1.0, 0.0, 0.3, 2.0, 5.0])
 STDS = np.array([0.5, 1.0, 0.01, 0.3, 0.9])

@@ -13,10 +13,12 @@ import numpy as np
 import pytest
 
 import aiotune
+from aiotune.constraints import Constraint
 from aiotune.errors import FatalTypeError, FatalValueError
 from aiotune.events import EndReason, TrialCreated
 from aiotune.history import History
 from aiotune.hyperparameters import HyperParameters
+from aiotune.learning.priors import Near, Priors
 from aiotune.objective import Objective
 from aiotune.oracles.base import Oracle, Suggest
 from aiotune.oracles.bayesian import BayesianOptimizationOracle
@@ -74,6 +76,10 @@ def small(hp: HyperParameters) -> float:
     if hp.Choice("kind", ["plain", "deep"]) == "plain":
         return float(hp.Boolean("bias"))
     return float(sum(hp.Int(f"units_{layer}", 1, 3) for layer in range(hp.Int("layers", 1, 2))))
+
+
+def declare_x(hp: HyperParameters) -> float:
+    return float(hp.Float("x", 0, 1))
 
 
 def distinct(search: Simulation) -> int:
@@ -171,8 +177,23 @@ def test_failed_trials_teach_it_to_keep_away() -> None:
 
     search = Simulation(oracle(40), hollow).run(40)
     failed = [trial.number for trial in search.trials if trial.state is TrialState.FAILED]
-    assert 0 < sum(number >= 10 for number in failed) <= 10  # of 30; at random it would be 19
+    assert failed
+    assert sum(number >= 10 for number in failed) <= 4  # of 30; at random it would be 14
     assert search.best < 1e-2
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_trials_that_fail_by_chance_do_not_keep_it_from_looking(seed: int) -> None:
+    def flaky(hp: HyperParameters) -> float:
+        value = branin(hp)
+        calls.append(value)
+        return math.nan if len(calls) % 5 == 3 else value
+
+    calls: list[float] = []
+    search = Simulation(oracle(50, seed), flaky).run(50)
+    failed = [trial for trial in search.trials if trial.state is TrialState.FAILED]
+    assert len(failed) == 10
+    assert search.best < 0.397887 + 0.1  # random search: above 1
 
 
 def test_failing_trials_do_not_hold_the_initial_phase() -> None:
@@ -186,8 +207,14 @@ def test_failing_trials_do_not_hold_the_initial_phase() -> None:
     calls: list[float] = []
     search = Simulation(oracle(12, num_initial_points=5), failing_at_first, has_discovery=False)
     search.run(12)
-    # The seventh is drawn, for no score is known; then low values follow from the scores.
-    assert search.best < 0.01
+    drawn = Simulation(RandomSearchOracle(SCORE, 12, seed=0), declare_x, has_discovery=False)
+    # The seventh is drawn, for no score is known. Then the model is asked, which six failures have taught to
+    # stay near the one success: it goes down from there, by little.
+    assert search.points[:7] == drawn.run(7).points
+    first, *later = (trial.score for trial in search.trials[6:])
+    assert first is not None
+    assert all(score is not None and abs(score - first) < 0.1 for score in later)
+    assert search.best < first
     assert len(search.points) == 12
 
 
@@ -210,6 +237,86 @@ def test_nothing_ever_succeeds() -> None:
     assert distinct(Simulation(oracle(15), broken).run(15)) == 15
 
 
+# --- what the user knows beforehand ---
+
+
+def square(hp: HyperParameters) -> float:
+    """Least, 0, at (0.6, 0.4)."""
+    return (hp.Float("x", 0, 1) - 0.6) ** 2 + (hp.Float("y", 0, 1) - 0.4) ** 2  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("slots", [1, 3])
+def test_a_constraint_is_never_broken_and_the_best_at_its_border_is_found(slots: int) -> None:
+    def rule(hp: HyperParameters) -> bool:
+        return bool(hp.get("x") + hp.get("y") <= 0.6)
+
+    limited = oracle(24)
+    limited.constraint = Constraint([rule])
+    search = Simulation(limited, square, slots=slots).run(24)
+    assert distinct(search) == 24
+    assert all(point["x"] + point["y"] <= 0.6 for point in search.points)  # type: ignore[operator]
+    assert search.best < 0.081  # 0.08 at (0.4, 0.2)
+
+
+def test_early_trials_are_where_good_values_are_believed_to_lie() -> None:
+    def indifferent(hp: HyperParameters) -> float:
+        hp.Float("x", 0, 1)
+        return 1.0
+
+    def off(priors: Priors | None) -> float:
+        believing = oracle(12, num_initial_points=3)
+        believing.priors = priors
+        found = Simulation(believing, indifferent).run(12).points
+        return float(np.mean([abs(point["x"] - 0.8) for point in found]))  # type: ignore[operator]
+
+    assert off(Priors({"x": Near(0.8, within=0.05)})) < 0.5 * off(None)
+
+
+def test_a_wrong_belief_is_overcome() -> None:
+    believing = oracle(30)
+    believing.priors = Priors({"x": Near(0.1, within=0.1)})
+    assert Simulation(believing, square).run(30).best < 1e-3
+
+
+def test_earlier_searches_make_the_first_trials_good() -> None:
+    def elsewhere(hp: HyperParameters) -> float:
+        """Another size of scores, and a minimum that is near."""
+        x, y = hp.Float("x", 0, 1), hp.Float("y", 0, 1)
+        return 500.0 + 80.0 * ((x - 0.65) ** 2 + (y - 0.35) ** 2)  # type: ignore[no-any-return]
+
+    def best(seed: int, *, is_taught: bool) -> float:
+        learning = oracle(6, seed)
+        if is_taught:
+            earlier = Simulation(RandomSearchOracle(SCORE, 30, seed=seed + 10), elsewhere).run(30)
+            learning.earlier = (tuple(earlier.trials),)
+        return Simulation(learning, square).run(6).best
+
+    taught = median(best(seed, is_taught=True) for seed in range(3))
+    assert taught < 0.3 * median(best(seed, is_taught=False) for seed in range(3))
+
+
+async def test_trials_of_several_runs_are_learnt_from(tmp_path: Path) -> None:
+    """Scores are noisy; what their runs tell of the noise is used."""
+
+    class Noisy(aiotune.BayesianOptimization):
+        async def run_trial(self, trial: object) -> float:
+            hp = trial.hyperparameters  # type: ignore[attr-defined]
+            x = hp.Float("x", -2, 2)
+            calls.append(x)
+            return (x - 1.5) ** 2 + 0.1 * math.sin(1000.0 * x + 17.0 * len(calls))  # type: ignore[no-any-return]
+
+    calls: list[float] = []
+    tuner = Noisy(
+        max_trials=14, seed=0, directory=tmp_path, executions_per_trial=3, executor="inline"
+    )
+    result = await tuner.search(verbose=0)
+    assert len(calls) == 14 * 3
+    assert all(trial.standard_error is not None for trial in result.trials)
+    xs = [trial.values["x"] for trial in result.trials]
+    assert len(set(xs)) == 14
+    assert np.median([abs(x - 1.5) for x in xs[7:]]) < 0.4  # type: ignore[operator]
+
+
 # --- the space ---
 
 
@@ -224,7 +331,7 @@ def test_names_that_are_met_in_mid_search_are_taken_up() -> None:
     calls: list[float] = []
     search = Simulation(oracle(40, num_initial_points=6), late, slots=3).run(40)
     assert {"x", "y", "z"} == set(search.points[-1])
-    assert all(point["z"] == "b" for point in search.points[-5:])
+    assert sum(point["z"] == "b" for point in search.points[-10:]) > 5
     assert min(trial.score for trial in search.trials[13:] if trial.score is not None) < 0.01
 
 
@@ -268,7 +375,7 @@ def test_the_initial_points_are_those_of_random_search() -> None:
 
 @pytest.mark.parametrize(
     ("max_trials", "names", "initial"),
-    [(10, 6, 3), (20, 6, 6), (None, 6, 10), (100, 2, 6), (None, 1, 3)],
+    [(10, 6, 3), (20, 6, 6), (None, 6, 6), (100, 2, 6), (None, 1, 3)],
 )
 def test_how_many_initial_points_there_are(
     max_trials: int | None, names: int, initial: int
@@ -354,7 +461,7 @@ def test_arguments_are_those_of_keras_tuner() -> None:
     assert names(engine) == ["objective", *shared, *reversed(entries), *limits]
     for each in (tuner, engine):
         defaults = inspect.signature(each).parameters
-        assert [defaults[name].default for name in shared[:4]] == [10, None, 1e-4, 2.6]
+        assert [defaults[name].default for name in shared[:4]] == [10, None, 1e-6, None]
 
 
 @pytest.mark.parametrize(

@@ -46,6 +46,7 @@ def test_a_score_that_is_no_number_fails() -> None:
         (StopCause.USER, RunState.CANCELLED, None),
         (StopCause.SIBLING, RunState.CANCELLED, None),
         (StopCause.DUPLICATE, RunState.CANCELLED, None),
+        (StopCause.CONSTRAINT, RunState.CANCELLED, None),
         (StopCause.TIMEOUT, RunState.FAILED, None),
         (None, RunState.CANCELLED, None),
     ],

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aiotune.oracles.encoding import Axis, Encoding
-from aiotune.oracles.gates import Gates
-from aiotune.oracles.gaussian_process import Array
+from aiotune.learning.encoding import Axis, Encoding
+from aiotune.learning.gates import Gates
+from aiotune.learning.gaussian_process import Array
 from aiotune.space import (
     Boolean,
     Choice,

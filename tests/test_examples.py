@@ -146,6 +146,31 @@ def test_function(tmp_path: Path) -> None:
     assert re.search(r"^\{'batch': \d+, 'compress': True\}", printed, re.M)
 
 
+def test_optuna_bridge(tmp_path: Path) -> None:
+    printed = run_example("optuna_bridge.py", tmp_path)
+    assert re.search(
+        r"^16 trials, best error 0\.0\d+ in trial \d{4}; ended by max_trials", printed, re.M
+    )
+    assert re.search(r"^best of 16 trials of the study: \{'model': '\w+', ", printed, re.M)
+    importances = numbers(r"^  \w+: (\d\.\d\d)$", printed)
+    assert len(importances) == 4
+    assert sum(importances) == pytest.approx(1.0, abs=0.03)
+
+
+def test_pareto(tmp_path: Path) -> None:
+    """From the most accurate on, each forest is smaller, and less accurate."""
+    printed = run_example("pareto.py", tmp_path)
+    accuracies = numbers(r"^  \d{4}  accuracy (\S+) ", printed)
+    nodes = numbers(r"^  \d{4}  accuracy .* nodes +(\d+) ", printed)
+    assert f"30 trials, {len(nodes)} on the Pareto front; ended by max_trials" in printed
+    assert len(nodes) >= 5
+    assert nodes == sorted(set(nodes), reverse=True)
+    assert accuracies == sorted(accuracies, reverse=True)
+    assert accuracies[0] > 0.9
+    (volume,) = numbers(r"^hypervolume (\d+)$", printed)
+    assert 4000 < volume < 5000
+
+
 def test_sklearn_pipeline(tmp_path: Path) -> None:
     printed = run_example("sklearn_pipeline.py", tmp_path)
     found = r"^8 trials, best roc_auc 0\.99\d+ ± 0\.00\d+ in trial \d{4}; ended by max_trials"

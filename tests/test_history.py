@@ -146,6 +146,15 @@ def test_open_and_ended_trials_are_in_the_order_of_asking_and_of_ending() -> Non
     assert history.ended_trials(after=2) == []
 
 
+def test_a_trial_knows_how_many_facts_came_before_its_end() -> None:
+    """As it knows how many its oracle had seen: so the one tells whether it could go by the other."""
+    facts = [*whole_trial(0), *whole_trial(1)]
+    history = History(facts)
+    for trial in history.trials.values():
+        assert trial.ended_after is not None
+        assert facts[trial.ended_after] == ended(trial.number)
+
+
 def test_duplicates_do_not_count() -> None:
     history = History([created(0), started(0), created(1), started(1)])
     assert history.counted() == 2
@@ -216,3 +225,59 @@ def test_views_do_not_let_a_reader_write() -> None:
         history.trials["0000"] = history.trial("0000")  # type: ignore[index]
     history.open_trials().clear()
     assert len(history.open_trials()) == 1
+
+
+@given(split=st.integers(0, len(every_kind())))
+def test_a_snapshot_is_the_history_as_it_was(split: int) -> None:
+    facts = every_kind()
+    history, then = History(facts[:split]), History(facts[:split])
+    snapshot = history.snapshot()
+    for fact in facts[split:]:
+        history.apply(fact)
+    assert snapshot.length == split
+    assert dict(snapshot.trials) == dict(then.trials)
+    assert snapshot.open_trials() == then.open_trials()
+    assert snapshot.ended_trials() == then.ended_trials()
+    assert (snapshot.space, snapshot.opened, snapshot.ended) == (
+        then.space,
+        then.opened,
+        then.ended,
+    )
+    assert (snapshot.next_number, snapshot.counted()) == (then.next_number, then.counted())
+
+
+def test_the_observations_of_a_snapshot_do_not_grow() -> None:
+    history = History([*whole_trial(0), created(1), started(1), reported(1, step=0)])
+    snapshot = history.snapshot()
+    history.apply(reported(1, step=1))
+    seen, now = snapshot.numbered(1).runs[0], history.numbered(1).runs[0]
+    assert [each.step for each in seen.observations] == [0]
+    assert [each.step for each in now.observations] == [0, 1]
+    assert snapshot.numbered(0) is history.numbered(0)  # what is over is shared
+
+
+def test_a_snapshot_that_takes_in_facts_changes_no_other_view() -> None:
+    history = History([created(0), started(0), reported(0, step=0)])
+    snapshot = history.snapshot()
+    for fact in (reported(0, step=1), run_ended(0), ended(0), created(1)):
+        snapshot.apply(fact)
+    (run,) = history.numbered(0).runs
+    assert (history.length, history.next_number, len(run.observations)) == (3, 1, 1)
+    assert history.open_trials() == [history.numbered(0)]
+
+
+def test_a_history_and_its_snapshots_are_of_one_lineage() -> None:
+    facts = whole_trial()
+    history = History(facts)
+    lineage = history.lineage
+    snapshot = history.snapshot()
+    history.apply(created(1))
+    later = history.snapshot()
+    assert lineage is history.lineage is snapshot.lineage is later.lineage
+    assert snapshot.snapshot().lineage is lineage
+    assert (
+        History(facts).lineage is not lineage
+    )  # of the same facts, but another search for all one knows
+    # Each holds the earlier ones: what was derived from those wants only what came since.
+    assert dict(snapshot.trials).items() <= dict(later.trials).items()
+    assert later.ended_trials()[: len(snapshot.ended_trials())] == snapshot.ended_trials()

@@ -19,16 +19,17 @@ PACKAGE = ROOT / "aiotune"
 LAYERS = (
     "errors version clock tasks absent engine src",
     "labels kinds space hyperparameters",
-    "objective outcome metrics trial ranking events history resources layout",
+    "objective constraints outcome metrics trial ranking pareto events history resources layout",
+    "learning",
     "oracles",
     "store",
     "devices",
     "executors",
-    "recorder settlement conclusion plan discovery end_rules runner scheduler",
+    "recorder settlement conclusion plan discovery end_rules asking runner scheduler",
     "arguments lazy folds hypermodel frameworks applications",
-    "program settings project processes child_self results retention event_log notebook "
+    "program settings project processes child_self optuna_study results retention event_log notebook "
     "observers search job retraining refitting",
-    "tuner_hooks tuner_options tuner sklearn_tuner tuners",
+    "tuner_hooks tuner_knowledge tuner_options tuner sklearn_tuner model_based_tuners tuners",
     "kerastuner_files kerastuner_objective kerastuner_points kerastuner_facts kerastuner_import cli __main__",
 )
 ORDER = " ".join(LAYERS).split()
@@ -37,14 +38,25 @@ HOMES: Mapping[str, tuple[str, ...]] = {
     "aiosqlite": ("store.sqlite",),
     "pynvml": ("devices.nvml",),
     "cloudpickle": ("executors.payload",),
-    "threadpoolctl": ("executors.libraries", "oracles.one_thread"),
+    "threadpoolctl": ("executors.libraries", "learning.one_thread"),
     "rich": ("observers.progress", "cli"),
     "keras": ("frameworks", "applications"),
     "tensorflow": ("frameworks", "applications"),
     "jax": ("frameworks",),
     "torch": ("frameworks",),
-    "sklearn": ("frameworks",),
+    "sklearn": ("frameworks", "learning.trees"),
+    "cmaes": ("learning.evolution",),
     "tensorboard": ("frameworks.keras_tensorboard",),
+    "optuna": (
+        "oracles.optuna",
+        "oracles.optuna_axes",
+        "oracles.optuna_mirror",
+        "oracles.optuna_quiet",
+        "oracles.optuna_samplers",
+        "oracles.optuna_storage",
+        "oracles.optuna_trials",
+        "optuna_study",
+    ),
 }
 EVERYWHERE = {"anyio", "numpy", "scipy"}
 

@@ -163,7 +163,7 @@ NUMBER = f"step=None, sampling='linear', default=None, {PARENT}"
 SIGNATURES = {
     "RandomSearch": f"{TUNER}, max_trials=10, seed=None, {ENTRIES}, {FAILURES}",
     "GridSearch": f"{TUNER}, max_trials=None, seed=None, {ENTRIES}, {FAILURES}",
-    "BayesianOptimization": f"{TUNER}, max_trials=10, num_initial_points=None, alpha=0.0001, beta=2.6, "
+    "BayesianOptimization": f"{TUNER}, max_trials=10, num_initial_points=None, alpha=1e-6, beta=None, "
     f"seed=None, {ENTRIES}, {FAILURES}",
     "Hyperband": f"{TUNER}, max_epochs=100, factor=3, hyperband_iterations=1, seed=None, {ENTRIES}, "
     f"{FAILURES}",
@@ -202,7 +202,7 @@ SIGNATURES = {
     "oracles.RandomSearchOracle": f"objective=None, max_trials=10, seed=None, {ORACLE_ENTRIES}, {FAILURES}",
     "oracles.GridSearchOracle": f"objective=None, max_trials=None, seed=None, {ORACLE_ENTRIES}, {FAILURES}",
     "oracles.BayesianOptimizationOracle": "objective=None, max_trials=10, num_initial_points=None, "
-    f"alpha=0.0001, beta=2.6, seed=None, {ORACLE_ENTRIES}, {FAILURES}",
+    f"alpha=1e-6, beta=None, seed=None, {ORACLE_ENTRIES}, {FAILURES}",
     "oracles.HyperbandOracle": "objective=None, max_epochs=100, factor=3, hyperband_iterations=1, seed=None, "
     f"{ORACLE_ENTRIES}, {FAILURES}",
     "HyperModel": "name=None, tunable=True",

@@ -70,7 +70,8 @@ def test_value_in_logs():
 
 def test_several_objectives_are_a_signed_sum():
     both = create_objective(["val_loss", ACCURACY])
-    assert both == MultiObjective([LOSS, ACCURACY])
+    assert both == MultiObjective([LOSS, ACCURACY], by="sum")
+    assert not both.seeks_front
     assert (both.name, both.direction) == ("multi_objective", "min")
     logs = {"val_loss": 0.5, "val_accuracy": 0.75}
     assert both.has_value(logs)
@@ -79,6 +80,96 @@ def test_several_objectives_are_a_signed_sum():
     assert both.get_value({"multi_objective": 3}) == 3.0
     with pytest.raises(FatalValueError, match="val_accuracy"):
         both.get_value({"val_loss": 0.5})
+
+
+def test_the_config_of_a_list_is_the_one_of_older_projects():
+    assert create_objective([LOSS, ACCURACY]).get_config() == {
+        "name": "multi_objective",
+        "direction": "min",
+        "objectives": [LOSS.get_config(), ACCURACY.get_config()],
+    }
+    assert MultiObjective([LOSS, ACCURACY], by="sum", weights=[1, 1]) == create_objective(
+        [LOSS, ACCURACY]
+    )
+
+
+# ---- a front
+
+
+def test_a_front_is_sought_with_a_weighted_sum_as_the_score():
+    both = MultiObjective(["val_loss", ACCURACY], weights=[2, 0.5])
+    assert both.seeks_front
+    assert both.parts == (LOSS, ACCURACY)
+    assert both.get_value({"val_loss": 0.5, "val_accuracy": 0.75}) == 1.0 - 0.375
+    assert both.minimised([1.0, 2.0]) == (1.0, -2.0)
+    assert both != MultiObjective([LOSS, ACCURACY])
+    assert MultiObjective([LOSS, ACCURACY]) != create_objective([LOSS, ACCURACY])
+
+
+def test_a_front_needs_each_objective_not_their_sum():
+    both = MultiObjective([LOSS, ACCURACY])
+    assert not both.has_value({"multi_objective": 1.0})
+    assert not both.has_value({"multi_objective": 1.0, "val_loss": 1.0})
+    with pytest.raises(FatalValueError, match="val_loss"):
+        both.get_value({"multi_objective": 1.0})
+
+
+def test_a_single_objective_is_its_own_part():
+    assert ACCURACY.parts == (ACCURACY,)
+    assert ACCURACY.minimised([0.5]) == (-0.5,)
+    assert not ACCURACY.seeks_front
+
+
+def test_the_directions_of_the_parts_are_declared():
+    both = MultiObjective([Objective("size", "max"), LOSS])
+    assert both.direction_of("size") == "max"
+    assert both.direction_of("multi_objective") == "min"
+    assert both.direction_of("accuracy") is None
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"by": "front"}, 'by=\'front\': it must be "hypervolume" or "sum"'),
+        ({"weights": [1.0]}, "weights has 1 values for 2 objectives: val_loss, val_accuracy"),
+        ({"weights": [1.0, 0.0]}, "each must be above 0"),
+        ({"weights": [1.0, -1.0]}, "each must be above 0"),
+        ({"weights": [1.0, math.nan]}, "each must be finite"),
+        ({"reference": [1.0, math.inf]}, "each must be finite"),
+        ({"reference": [1.0, 2.0, 3.0]}, "reference has 3 values for 2 objectives"),
+        ({"reference": [1.0, 2.0], "by": "sum"}, "reference has no effect on a sum"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused(options, message):
+    with pytest.raises(FatalValueError, match=message):
+        MultiObjective([LOSS, ACCURACY], **options)
+
+
+@pytest.mark.parametrize("name", ["weights", "reference"])
+@pytest.mark.parametrize("value", [3, "12", ["1", 2], [True, 2], {"val_loss": 1, "acc": 2}])
+def test_options_that_are_no_numbers_are_refused(name, value):
+    with pytest.raises(FatalTypeError, match=f"{name}="):
+        MultiObjective([LOSS, ACCURACY], **{name: value})
+
+
+@pytest.mark.parametrize(
+    ("objectives", "message"),
+    [
+        ([], "at least one"),
+        ([LOSS], "pass objective='val_loss' itself"),
+        ([LOSS, "val_loss"], "given twice"),
+        ([MultiObjective([LOSS, ACCURACY]), "loss"], "list all of them side by side"),
+        (["val_loss", "size"], r'aiotune.Objective\("size", direction="max"\)'),
+    ],
+)
+def test_objectives_that_make_no_front_are_refused(objectives, message):
+    with pytest.raises(FatalValueError, match=message):
+        MultiObjective(objectives)
+
+
+def test_a_name_is_no_list_of_objectives():
+    with pytest.raises(FatalTypeError, match="a list of objectives, or names, is needed"):
+        MultiObjective("val_loss")
 
 
 # ---- making one
@@ -104,7 +195,17 @@ def test_bad_objectives_are_refused():
         Objective(None, "min")
 
 
-@pytest.mark.parametrize("objective", [LOSS, DefaultObjective(), MultiObjective([LOSS, ACCURACY])])
+@pytest.mark.parametrize(
+    "objective",
+    [
+        LOSS,
+        DefaultObjective(),
+        create_objective([LOSS, ACCURACY]),
+        MultiObjective([LOSS, ACCURACY], by="sum", weights=[1, 2]),
+        MultiObjective([LOSS, ACCURACY]),
+        MultiObjective([LOSS, ACCURACY], reference=(1, 0.5), weights=(3, 0.5)),
+    ],
+)
 def test_config_and_pickle_lead_back(objective):
     again = Objective.from_config(json.loads(json.dumps(objective.get_config())))
     assert again == objective == pickle.loads(pickle.dumps(objective))
@@ -116,7 +217,12 @@ def test_config_and_pickle_lead_back(objective):
 def test_text_and_equality():
     assert str(LOSS) == 'Objective(name="val_loss", direction="min")'
     assert Objective("val_loss", "max") != LOSS
-    assert MultiObjective([LOSS]) != MultiObjective([ACCURACY])
+    assert create_objective([LOSS]) != create_objective([ACCURACY])
+    assert str(create_objective([LOSS, ACCURACY])) == f"MultiObjective({LOSS}, {ACCURACY})"
+    assert (
+        str(MultiObjective([LOSS, ACCURACY], reference=[2, 0]))
+        == f'MultiObjective({LOSS}, {ACCURACY}, by="hypervolume", reference=[2.0, 0.0])'
+    )
 
 
 # ---- directions

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np  # noqa: F401  # loads the libraries that are counted
 import pytest
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from aiotune.oracles.one_thread import one_thread
+from aiotune.learning.one_thread import one_thread
 
 
 def threads() -> list[int]:
@@ -21,3 +24,25 @@ def test_one_thread_in_the_block_and_as_many_as_before_after_it() -> None:
         with pytest.raises(ValueError, match="broke"), one_thread():
             raise ValueError("broke")
         assert set(threads()) == {2}
+
+
+def test_blocks_of_two_threads_take_turns_and_restore_what_was_before() -> None:
+    before = threads()
+    is_in, is_second_in = threading.Event(), threading.Event()
+
+    def first() -> None:
+        with one_thread():
+            is_in.set()
+            # Where it comes in, it comes at once; else nothing shows that it waits, but that it is not there.
+            assert not is_second_in.wait(timeout=0.2)
+
+    def second() -> None:
+        is_in.wait()
+        with one_thread():
+            is_second_in.set()
+
+    with ThreadPoolExecutor(2) as pool:
+        for each in [pool.submit(first), pool.submit(second)]:
+            each.result()
+    assert is_second_in.is_set()
+    assert threads() == before

@@ -13,7 +13,7 @@ from aiotune.trial import Observation
 DEFAULT = DefaultObjective()
 LOSS = Objective("val_loss", "min")
 ACCURACY = Objective("val_accuracy", "max")
-BOTH = MultiObjective([LOSS, ACCURACY])
+BOTH = MultiObjective([LOSS, ACCURACY], by="sum")
 
 
 @dataclass
@@ -131,6 +131,16 @@ def test_several_objectives():
     assert outcome_of({"val_loss": 1, "val_accuracy": 0.5}, BOTH).metrics["multi_objective"] == 0.5
     with pytest.raises(FatalValueError, match="val_accuracy"):
         outcome_of(History({"val_loss": [1]}, [0]), BOTH)
+
+
+def test_a_front_needs_a_dict():
+    front = MultiObjective([LOSS, ACCURACY])
+    outcome = outcome_of({"val_loss": 1, "val_accuracy": 0.5}, front)
+    assert outcome.metrics == {"val_loss": 1.0, "val_accuracy": 0.5, "multi_objective": 0.5}
+    with pytest.raises(FatalTypeError, match="return a dict that holds 'val_loss', 'val_accuracy'"):
+        outcome_of(0.5, front)
+    with pytest.raises(FatalValueError, match="val_accuracy"):
+        outcome_of({"val_loss": 1.0, "multi_objective": 1.0}, front)
 
 
 # ---- several executions

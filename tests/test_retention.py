@@ -8,7 +8,7 @@ import pytest
 from aiotune.events import Event, RunStarted, TrialCreated, TrialEnded, TrialPaused
 from aiotune.history import History
 from aiotune.layout import Layout
-from aiotune.objective import Objective
+from aiotune.objective import MultiObjective, Objective
 from aiotune.retention import Janitor
 from aiotune.trial import TrialState
 
@@ -18,10 +18,10 @@ SCORE = Objective("score", "max")
 class Project:
     """A project on disk whose trials have a checkpoint each."""
 
-    def __init__(self, root: Path, keep: int) -> None:
+    def __init__(self, root: Path, keep: int, objective: Objective = SCORE) -> None:
         self.layout = Layout(root, "project")
         self.history = History()
-        self.janitor = Janitor(self.layout, SCORE, keep)
+        self.janitor = Janitor(self.layout, objective, keep)
 
     def apply(self, event: Event) -> None:
         self.history.apply(event)
@@ -37,9 +37,9 @@ class Project:
         self.layout.run_log(name, 0).write_text("log")
         return name
 
-    def end(self, number: int, score: float | None) -> None:
+    def end(self, number: int, score: float | None, **metrics: float) -> None:
         status = TrialState.FAILED if score is None else TrialState.COMPLETED
-        self.apply(TrialEnded(0.0, f"{number:04d}", status, score))
+        self.apply(TrialEnded(0.0, f"{number:04d}", status, score, metrics=metrics))
 
     async def cleaned(self) -> set[int]:
         """Let the janitor work until it is idle, and return the trials that have a checkpoint."""
@@ -57,6 +57,25 @@ async def test_only_the_best_trials_keep_their_checkpoints(tmp_path: Path) -> No
         project.end(number, score)
     assert await project.cleaned() == {1, 4}
     assert len(list(project.layout.root.glob("trial_*/run-0.log"))) == 5
+
+
+async def test_the_trials_of_the_front_keep_their_checkpoints(tmp_path: Path) -> None:
+    """Each as long as it is on the front, and beside them the best by the sum."""
+    objective = MultiObjective([Objective("error", "min"), Objective("size", "min")])
+    project = Project(tmp_path, keep=1, objective=objective)
+    for number, (error, size) in enumerate([(5, 5), (1, 9), (9, 1), (4, 4), (6, 6), (3, 3)]):
+        project.begin(number)
+        project.end(number, error + size, error=error, size=size)
+    assert await project.cleaned() == {1, 2, 5}
+
+
+async def test_a_list_of_objectives_keeps_the_best_sums_only(tmp_path: Path) -> None:
+    names = [Objective("error", "min"), Objective("size", "min")]
+    project = Project(tmp_path, keep=1, objective=MultiObjective(names, by="sum"))
+    for number, (error, size) in enumerate([(1, 9), (9, 1), (3, 3)]):
+        project.begin(number)
+        project.end(number, error + size, error=error, size=size)
+    assert await project.cleaned() == {2}
 
 
 async def test_a_trial_that_is_not_over_keeps_its_checkpoint(tmp_path: Path) -> None:

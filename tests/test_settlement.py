@@ -125,7 +125,7 @@ def test_a_paused_trial_compares_by_its_last_budget_alone() -> None:
     settled = settle(replace(trial(*runs), budget=middle), Policy(), SCORE)
     assert settled is not None
     assert (settled.status, settled.score) == (TrialState.PAUSED, 3.0)
-    assert complete(replace(trial(*runs), budget=middle), SCORE).score == 2.0
+    assert complete(replace(trial(*runs), budget=middle), Policy(), SCORE).score == 2.0
 
 
 def test_a_failure_leaves_the_score_of_smaller_budgets() -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from aiotune.oracles.gaussian_process import Array
-from aiotune.oracles.targets import standardised
+from aiotune.learning.gaussian_process import Array
+from aiotune.learning.targets import standardised
 
 
 def test_they_have_mean_0_and_variance_1_and_keep_their_order() -> None:

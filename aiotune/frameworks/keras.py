@@ -38,6 +38,7 @@ from aiotune.frameworks.keras_checkpoint import (
 )
 from aiotune.frameworks.keras_discovery import discover, discover_leniently
 from aiotune.frameworks.keras_folds import has_own_validation
+from aiotune.frameworks.keras_measures import Measures
 from aiotune.frameworks.keras_tensorboard import hparams_session
 from aiotune.hypermodel import HyperModel, defines_fit
 from aiotune.hyperparameters import HyperParameters
@@ -84,10 +85,11 @@ def build_and_fit(
     if run.budget is not None:
         kwargs |= {"epochs": run.budget.epochs, "initial_epoch": initial_epoch}
     is_objective_due = _objective_deadline(hypermodel, kwargs)
-    recorder = EpochRecorder(run, options.objective, checkpoint, is_objective_due)
+    recorder = EpochRecorder(run, options.objective, checkpoint, is_objective_due, options.bounds)
     callbacks = copied_callbacks(kwargs.get("callbacks"), run)
+    measures = Measures(options, args[0] if args else kwargs.get("x"))
     watching = run_callback(
-        run, recorder, hooks, partial(require_size, limit=options.max_model_size)
+        run, recorder, hooks, partial(require_size, limit=options.max_model_size), measures
     )
     with hparams_session(
         callbacks, run, options.objective.name, lambda: recorder.best_metrics
@@ -95,7 +97,9 @@ def build_and_fit(
         kwargs["callbacks"] = [*callbacks, *beginning, watching]
         result = hypermodel.fit(run.hyperparameters, model, *args, **kwargs)
     recorder.record_end(model)
-    return result
+    if model.built:
+        measures.take(model)
+    return measures.added_to(result)
 
 
 def load_model(

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
+from aiotune.constraints import Bound
 from aiotune.errors import (
     FatalTypeError,
     FatalValueError,
@@ -29,6 +30,7 @@ __all__ = [
     "build_model",
     "configured_backend",
     "distributed",
+    "model_size",
     "require_arguments",
     "require_compiled",
     "require_keras",
@@ -52,6 +54,7 @@ class ModelOptions:
     loss: Any = None
     metrics: Any = None
     distribution: Callable[[], Any] | None = None
+    bounds: tuple[Bound, ...] = ()  # on metrics
 
     @property
     def overrides(self) -> dict[str, Any]:
@@ -124,11 +127,16 @@ def require_size(model: Any, limit: int | None) -> None:
     """
     if limit is None:
         return
-    size = sum(math.prod(weight.shape) for weight in model.trainable_weights)
+    size = model_size(model)
     if size > limit:
         raise InfeasibleTrialError(
             f"the model has {size} trainable parameters, more than max_model_size={limit}"
         )
+
+
+def model_size(model: Any) -> int:
+    """Return how many trainable parameters a model has, as far as it is built."""
+    return sum(math.prod(weight.shape) for weight in model.trainable_weights)
 
 
 def require_compiled(hypermodel: HyperModel, model: Any) -> None:

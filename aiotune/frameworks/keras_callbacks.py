@@ -14,10 +14,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Self
 
+from aiotune.constraints import Bound, missing_of
 from aiotune.errors import FatalTypeError, FatalValueError
 from aiotune.executors.context import RunContext
 from aiotune.frameworks.keras_build import require_keras
 from aiotune.frameworks.keras_checkpoint import BestCheckpoint
+from aiotune.frameworks.keras_measures import Measures
 from aiotune.frameworks.keras_tensorboard import place_logs
 from aiotune.objective import MultiObjective, Objective
 
@@ -71,7 +73,9 @@ class EpochRecorder:
         objective: Objective,
         checkpoint: BestCheckpoint,
         is_objective_due: Callable[[int], bool],
+        bounds: Sequence[Bound] = (),
     ) -> None:
+        self._bounds = bounds
         self._run = run
         self._objective = objective
         self._checkpoint = checkpoint
@@ -85,6 +89,8 @@ class EpochRecorder:
         numbers = numbers_of(logs)
         if self._is_objective_due(epoch):
             _require_objective(self._objective, numbers)
+            if missing := missing_of(self._bounds, numbers):
+                raise FatalValueError(missing)
         step = self._step(epoch)
         self._checkpoint.offer(model, step, numbers)
         if self._checkpoint.best is not None and self._checkpoint.best.epoch == step:
@@ -112,10 +118,14 @@ def run_callback(
     recorder: EpochRecorder,
     hooks: TrainingHooks,
     check_model: Callable[[Any], object],
+    measures: Measures,
 ) -> Any:
-    """Return the Keras callback of this run. `check_model` is called once the model is built."""
+    """Return the Keras callback of this run. `check_model` is called once the model is built.
+
+    `measures` are taken where the model is built and no batch is under way, and join the logs of each epoch.
+    """
     kind = _callback_class(hooks.on_batch_begin is not None or hooks.on_batch_end is not None)
-    return kind(run, recorder, hooks, check_model)
+    return kind(run, recorder, hooks, check_model, measures)
 
 
 @functools.cache
@@ -138,8 +148,10 @@ def _plain_callback_class() -> Any:
             recorder: EpochRecorder,
             hooks: TrainingHooks,
             check_model: Callable[[Any], object],
+            measures: Measures,
         ) -> None:
             super().__init__()
+            self.measures = measures
             self.run = run
             self.recorder = recorder
             self.hooks = hooks
@@ -151,6 +163,11 @@ def _plain_callback_class() -> Any:
                 self.check_model(self.model)
                 self.check_model = None
 
+        def on_train_begin(self, logs: Any = None) -> None:
+            self.check_once()
+            if self.model.built:
+                self.measures.take(self.model)
+
         def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
             self.run.raise_if_stopped()
             if self.hooks.on_epoch_begin is not None:
@@ -158,9 +175,15 @@ def _plain_callback_class() -> Any:
 
         def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
             self.check_once()
+            self.measures.take(self.model)
+            logs = {} if logs is None else logs
+            for name, value in self.measures.metrics.items():
+                logs.setdefault(
+                    name, value
+                )  # in place: the History that `fit` returns has them, too
             if self.hooks.on_epoch_end is not None:
                 self.hooks.on_epoch_end(self.run, self.model, epoch, logs=logs)
-            self.recorder.record(self.model, epoch, logs or {})
+            self.recorder.record(self.model, epoch, logs)
             self.run.raise_if_stopped()
 
         def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:

@@ -9,58 +9,31 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from enum import Enum, auto
+from functools import partial
 from typing import Any, NoReturn, TypeVar
 
-from aiotune.errors import FatalRuntimeError, FatalTypeError, FatalValueError
+from aiotune.constraints import Bound, Constraint
+from aiotune.errors import FatalError, FatalRuntimeError, FatalTypeError, FatalValueError
 from aiotune.history import History
 from aiotune.hyperparameters import HyperParameters
+from aiotune.learning.priors import Priors
 from aiotune.objective import Objective, create_objective
+from aiotune.oracles.answers import Answer, Exhausted, Promote, Suggest, Wait
+from aiotune.oracles.queued import PointQueue
+from aiotune.oracles.tried import Fill
 from aiotune.ranking import best_trials
-from aiotune.space import Scalar, Space
-from aiotune.trial import Budget, Observation, Trial, trial_id_of
+from aiotune.space import HyperParameter, Scalar, Space, Values, unit_draw
+from aiotune.trial import Observation, Trial, trial_id_of
 
 __all__ = ["Answer", "Exhausted", "Oracle", "Promote", "Suggest", "Verdict", "Wait", "synchronized"]
 
 
-@dataclass(frozen=True, slots=True)
-class Suggest:
-    """A new trial at `values`.
-
-    Names that the program declares beyond them get their value from (seed, `stream`, name), and so do the
-    seeds of its runs: a trial's chance depends on nothing else, however many run beside it.
-    """
-
-    values: Mapping[str, Scalar]
-    stream: int
-    budget: Budget | None = None
-    parent: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Promote:
-    """A further run of a paused trial, up to a larger budget."""
-
-    trial_id: str
-    budget: Budget
-
-
-@dataclass(frozen=True, slots=True)
-class Wait:
-    """Nothing to propose before something that is in flight ends. Never an answer with nothing in flight."""
-
-
-@dataclass(frozen=True, slots=True)
-class Exhausted:
-    """Nothing more to propose, ever. `message` says why, if not every point of the space was tried."""
-
-    message: str | None = None
-
-
 Count = TypeVar("Count", int, int | None)
-Answer = Suggest | Promote | Wait | Exhausted
 Method = TypeVar("Method", bound=Callable[..., Any])
+
+_MOST_COMPLETIONS = 1000
 
 
 class Verdict(Enum):
@@ -108,6 +81,21 @@ class Oracle:
     seed: None is replaced by the study's own seed, which the store keeps, before the first `ask`.
     """
 
+    # Whether `ask` may take longer than an event loop should wait: more than some milliseconds. A search then
+    # calls it in a thread, with a snapshot of the history and never beside `judge`, `tell` or `is_duplicate`,
+    # and with several slots perhaps beforehand, while trials run; an answer that has no use then is dropped.
+    asks_in_thread: bool = False
+
+    # What the user knows beforehand; a tuner sets it before the search, from its keywords.
+    # No point is proposed that the constraint refuses.
+    constraint: Constraint | None = None
+    # On metrics: a trial beyond them ends INFEASIBLE, without a score.
+    bounds: tuple[Bound, ...] = ()
+    # Where good values are believed to lie.
+    priors: Priors | None = None
+    # Trials of earlier searches, none of which is in the history.
+    earlier: tuple[tuple[Trial, ...], ...] = ()
+
     def __init__(
         self,
         objective: Objective | str | Sequence[Objective | str] | None = None,
@@ -137,6 +125,10 @@ class Oracle:
             "max_consecutive_failed_trials", max_consecutive_failed_trials, at_least=1
         )
         self._read_history: Callable[[], History] = History
+        self._queue = PointQueue()
+        self._on_enqueue: Callable[[], object] | None = None
+        self._checked_space: Space | None = None
+        self._met: tuple[Space, list[HyperParameter], Space] | None = None
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -180,6 +172,23 @@ class Oracle:
             raise FatalRuntimeError("the oracle has no seed yet: the search sets it when it opens")
         return self.seed
 
+    def next_answer(self, history: History, number: int) -> Answer:
+        """Return what to do next: what `ask` says, with a point of the queue in the place of a suggested one.
+
+        FatalValueError for points of the queue, and priors, that do not fit the space.
+        """
+        self._check_knowledge(history)
+        answer = self.ask(history, number)
+        if not self._queue:
+            return answer
+        match answer:
+            case Suggest():
+                return self._queued(history, answer) or answer
+            case Exhausted() if not _has_budgets(history):
+                return self._queued(history, Suggest({}, stream=number)) or answer
+            case _:
+                return answer
+
     def ask(self, history: History, number: int) -> Answer:
         """Return what to do next; `number` is the number that a new trial would get."""
         self.follow(lambda: history)
@@ -206,11 +215,116 @@ class Oracle:
         """Tell whether `trial`, whose path is now known better, is the point of another trial."""
         return False
 
+    # --- what the user knows ---
+
+    def enqueue(self, *points: Mapping[str, Any] | HyperParameters, is_wish: bool = False) -> None:
+        """Let these points be tried before any that the oracle proposes, but for those that a trial has.
+
+        A part of a point is completed as a trial's other names are. is_wish: what the space does not have is
+        left out. FatalValueError for values out of range, and for unknown names: at once where the space is
+        known, else before the first trial.
+        """
+        queued = self._queue.add(points, is_wish=is_wish)
+        history = self._read_history()
+        given = Space(self.hyperparameters.space)
+        space = given.grow(history.space)
+        has_all_names = (
+            len(space) > len(given) or history.next_number > 0 or not self.allow_new_entries
+        )
+        try:
+            self._queue.check(space, partial(self.allows, history), is_known=has_all_names)
+        except FatalError:
+            self._queue.remove(queued)
+            raise
+        if self._on_enqueue is not None:
+            self._on_enqueue()
+
+    def watch_queue(self, on_enqueue: Callable[[], object] | None) -> None:
+        """Call this whenever a point is enqueued; None: no longer. A search does, while it is on."""
+        self._on_enqueue = on_enqueue
+
+    @property
+    def is_searching(self) -> bool:
+        """Whether a search watches the queue."""
+        return self._on_enqueue is not None
+
+    def allows(self, history: History, values: Mapping[str, Scalar]) -> bool:
+        """Tell whether the user's constraint allows a point over the space of `history`.
+
+        FatalRuntimeError, FatalTypeError for a constraint that gives no answer.
+        """
+        if self.constraint is None:
+            return True
+        return self.constraint.allows(self._known(history), values)
+
+    def fill(self, stream: int) -> Fill:
+        """Return the value that a run of this stream gives any name, known or not, that it has none for."""
+        return self._drawing(stream, None)
+
+    def drawn(self, stream: int) -> Fill:
+        """Return the value that a proposal of this stream has for any name: as `fill`, led by the priors."""
+        return self._drawing(stream, self.priors)
+
+    def _drawing(self, stream: int, priors: Priors | None) -> Fill:
+        seed = self.chance
+
+        def draw(each: HyperParameter) -> Scalar:
+            u = unit_draw(seed, stream, each.name)
+            return each.from_unit(u if priors is None else priors.warp(each, u))
+
+        if self.tune_new_entries:
+            return draw
+        known = {each.identity for each in self.hyperparameters.space}
+        return lambda each: draw(each) if each.identity in known else each.default
+
+    def completed(self, history: History, values: Values, suggested: Suggest) -> Suggest | None:
+        """Return a suggestion of a point of which `values` are given; `suggested` has all but the values.
+
+        Other names are drawn from its stream; where the constraint refuses that, they are drawn again. None if
+        it refuses every try.
+        """
+        space = self.tunable(history)
+        for attempt in range(_MOST_COMPLETIONS):
+            stream = suggested.stream if attempt == 0 else _spare(suggested.stream, attempt)
+            point = space.complete(self.drawn(stream), values)
+            if self.allows(history, point):
+                return replace(suggested, values=point)
+        return None
+
+    def _queued(self, history: History, suggested: Suggest) -> Suggest | None:
+        """Return the first point of the queue that no trial has, or None."""
+        space, allows = self._known(history), partial(self.allows, history)
+        while (found := self._queue.first_new(history, space, allows)) is not None:
+            suggestion = self.completed(history, found.values, suggested)
+            if suggestion is not None:
+                return suggestion
+            self._queue.give_up(found)
+        return None
+
+    def _check_knowledge(self, history: History) -> None:
+        """Check what the user gave beforehand against a space that is new."""
+        space = self._known(history)
+        if history.space is not self._checked_space:
+            if self.priors is not None:
+                self.priors.check(space)
+            if len(space):
+                self.earlier = tuple(_related(trials, space) for trials in self.earlier)
+            self._checked_space = history.space
+        self._queue.check(space, partial(self.allows, history))
+
+    def _known(self, history: History) -> Space:
+        """Return the names that are known, those declared beforehand included."""
+        given = self.hyperparameters.space
+        if self._met is None or self._met[0] is not history.space or self._met[1] != given:
+            self._met = history.space, given, Space(given).grow(history.space)
+        return self._met[2]
+
     # --- what is known ---
 
-    def follow(self, read_history: Callable[[], History]) -> None:
-        """Answer questions about the search from what this function returns."""
-        self._read_history = read_history
+    def follow(self, read_history: Callable[[], History]) -> Callable[[], History]:
+        """Answer questions about the search from what this function returns. Returns the former one."""
+        former, self._read_history = self._read_history, read_history
+        return former
 
     @property
     def trials(self) -> Mapping[str, Trial]:
@@ -252,6 +366,21 @@ class Oracle:
         if self.max_trials is None:
             return None
         return max(0, self.max_trials - self._read_history().counted())
+
+
+def _has_budgets(history: History) -> bool:
+    """Tell whether trials get budgets: without one a further trial has no place."""
+    return history.next_number > 0 and history.numbered(0).budget is not None
+
+
+def _related(trials: Sequence[Trial], space: Space) -> tuple[Trial, ...]:
+    """Return the trials that have a name of the space."""
+    return tuple(each for each in trials if any(space.named(name) for name in each.values))
+
+
+def _spare(stream: int, attempt: int) -> int:
+    """Return a number that is the stream of no trial: those are 0 or more."""
+    return -1 - (stream * _MOST_COMPLETIONS + attempt)
 
 
 def _answer(oracle: Oracle, populated: Mapping[str, Any], number: int) -> Answer:

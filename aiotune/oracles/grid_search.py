@@ -12,6 +12,8 @@ duplicate before it trains, but never a point.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import NamedTuple, TypeVar
 
 from aiotune.history import History
@@ -28,6 +30,8 @@ from aiotune.trial import Trial, TrialState
 __all__ = ["GridSearchOracle"]
 
 T = TypeVar("T")
+
+_MOST_REFUSALS = 100_000  # a second or two
 
 
 class GridSearchOracle(Oracle):
@@ -64,11 +68,20 @@ class GridSearchOracle(Oracle):
     def ask(self, history: History, number: int) -> Answer:
         grid = self._grid_of(history)
         grid.catch_up()
-        path = grid.first_free()
+        try:
+            path = grid.first_free()
+        except _TooManyRefusals as error:
+            return Wait() if history.trials_in_flight() else Exhausted(str(error))
         if path is None:
-            return Wait() if history.trials_in_flight() else Exhausted()
+            return Wait() if history.trials_in_flight() else Exhausted(grid.left_out())
         # No defaults beyond it: a name that the program does not meet here could count as a parent's value.
         return Suggest(path.values, stream=path.stream)
+
+    def completed(self, history: History, values: Values, suggested: Suggest) -> Suggest | None:
+        """Return a suggestion of these values. Other names take their defaults, where a run meets them."""
+        if not self.allows(history, values):
+            return None
+        return replace(suggested, values=values, stream=_stream_of("queued", values))
 
     def is_duplicate(self, history: History, trial: Trial) -> bool:
         """Tell whether another trial, whose path is known, has the point of `trial`."""
@@ -80,9 +93,12 @@ class GridSearchOracle(Oracle):
         return is_held
 
     def _grid_of(self, history: History) -> _Grid:
-        if self._grid is None or self._grid.history is not history:
+        if self._grid is None or self._grid.history.lineage is not history.lineage:
             given = None if self.tune_new_entries else Space(self.hyperparameters.space)
             self._grid = _Grid(history, given)
+        self._grid.history = history
+        if self.constraint is not None:
+            self._grid.allows = partial(self.allows, history)
         return self._grid
 
 
@@ -103,15 +119,32 @@ class _Path(NamedTuple):
         The point follows from what is moved alone, for all else is at its default. So a proposal with a stream
         that was used would only run again what that trial ran.
         """
-        return int(unit_draw(0, "grid", point_key(self.moved)) * 2**53)
+        return _stream_of("grid", self.moved)
+
+
+def _stream_of(kind: str, values: Values) -> int:
+    return int(unit_draw(0, kind, point_key(values)) * 2**53)
+
+
+class _TooManyRefusals(Exception):
+    """The constraint refuses so many points in a row that the search gives up."""
+
+
+class _Place(NamedTuple):
+    """Where a path leads: to a node, or to one that does not exist yet, behind `parent` at `value`."""
+
+    path: _Path
+    node: Node | None
+    parent: Node | None = None
+    value: Scalar = None
 
 
 class _Grid:
     """What the trials of a history show of the grid. All of it follows from the history."""
 
     def __init__(self, history: History, given: Space | None) -> None:
-        self.history = history
-        self.tree = Tree(self._axis_of, history.trial)
+        self.history = history  # the newest one
+        self.tree = Tree(self._axis_of, lambda trial_id: self.history.trial(trial_id))
         self._given = given  # the names that are tuned; None: all
         self._space = Space()
         self._names: tuple[HyperParameter, ...] = ()  # that may be guessed
@@ -121,6 +154,9 @@ class _Grid:
         self._numbers_read = 0
         self._ends_read = 0
         self._settled: dict[str, tuple[HyperParameter, ...]] = {}  # open trials, as taken in
+        self.allows: Callable[[Values], bool] | None = None  # None: all points
+        self._is_allowed: dict[tuple[object, ...], bool] = {}  # by what is moved
+        self._refused_in_a_row = 0
 
     # --- reading the history ---
 
@@ -150,6 +186,7 @@ class _Grid:
         self._space = space
         self._declared = {each.identity: each for each in space}
         self._names = tuple(space if self._given is None else self._given)
+        self._is_allowed.clear()
         self.tree.reopen_guesses()
 
     def _take_in_ended(self, trial: Trial) -> None:
@@ -170,29 +207,45 @@ class _Grid:
 
     # --- the next point ---
 
+    def left_out(self) -> str | None:
+        """Return a message if not every point of the grid was tried."""
+        if all(self._is_allowed.values()):
+            return None
+        return "every point of the grid that constraint= allows was tried"
+
     def first_free(self) -> _Path | None:
-        """Return the first point, in the order of the grid, that no trial has or may turn out to have."""
+        """Return the first point, in the order of the grid, that no trial has or may turn out to have.
+
+        _TooManyRefusals if the constraint refuses one point after the other.
+        """
+        self._refused_in_a_row = 0
         arriving = self.tree.leads(
             [each for each in self.history.trials_in_flight() if not each.is_path_complete]
         )
 
-        def behind(at: tuple[_Path, Node | None]) -> Iterator[tuple[_Path, Node | None]] | None:
-            path, node = at
-            return None if node is None or node.axis is None else _branches(path, node, node.axis)
+        def behind(at: _Place) -> Iterator[_Place] | None:
+            node = at.node
+            return (
+                None if node is None or node.axis is None else _branches(at.path, node, node.axis)
+            )
 
-        start: tuple[_Path, Node | None] = (_Path({}, {}), self.tree.root)
-        leaves = _leaves(start, behind)
-        found = (self._free_at(node, path, arriving) for path, node in leaves)
+        leaves = _leaves(_Place(_Path({}, {}), self.tree.root), behind)
+        found = (self._free_at(place, arriving) for place in leaves)
         return next((path for path in found if path is not None), None)
 
-    def _free_at(
-        self, node: Node | None, path: _Path, arriving: Mapping[Node, Sequence[Trial]]
-    ) -> _Path | None:
+    def _free_at(self, place: _Place, arriving: Mapping[Node, Sequence[Trial]]) -> _Path | None:
         """Return the first free point at a leaf of the tree, or None."""
+        path, node = place.path, place.node
         here = arriving.get(node, ()) if node else ()
-        if node is None or node.is_end:
-            is_taken = node is not None and (node.trials or here)
-            return path if not is_taken and self._is_new(path) else None
+        if node is None:
+            return self._free_behind(place)
+        if node.is_end:
+            if node.trials or here or not self._is_new(path):
+                return None
+            if not self._may_try(path):
+                self.tree.close(node)
+                return None
+            return path
         trials = [*map(self.history.trial, node.trials), *here]
         free = self._guess(path, self._expected_behind(node.parent), trials)
         if free is None and not here:  # all broke before they met a name: any may follow
@@ -200,6 +253,34 @@ class _Grid:
             if free is None:
                 self.tree.close(node)
         return free
+
+    def _free_behind(self, place: _Place) -> _Path | None:
+        """Return the first free point in a branch that no trial has taken, or None."""
+        path, parent = place.path, place.parent
+        assert parent is not None
+        if self._may_try(path):
+            return path if self._is_new(path) else None
+        # Refused as it is, with defaults beyond. Other values of names beyond may be allowed.
+        free = self._guess(path, self._expected_behind(parent), ())
+        free = free or self._guess(path, self._names, ())
+        if free is None:
+            self.tree.close(parent.grown(place.value))
+        return free
+
+    def _may_try(self, path: _Path) -> bool:
+        """Tell whether the constraint allows a point, with defaults beyond its path."""
+        if self.allows is None:
+            return True
+        key = tuple(path.moved.items())
+        if key not in self._is_allowed:
+            self._is_allowed[key] = self.allows(path.values)
+            self._refused_in_a_row += not self._is_allowed[key]
+            if self._refused_in_a_row > _MOST_REFUSALS:
+                raise _TooManyRefusals(
+                    f"no further point was found: constraint= refused {_MOST_REFUSALS} points of the grid in a "
+                    "row. Loosen it, or declare narrower ranges"
+                )
+        return self._is_allowed[key]
 
     def _is_new(self, path: _Path) -> bool:
         """Tell whether it was not proposed before: a program that is no function of its values goes astray."""
@@ -218,13 +299,16 @@ class _Grid:
     def _guess(
         self, start: _Path, names: Sequence[HyperParameter], trials: Sequence[Trial]
     ) -> _Path | None:
-        """Return the first point behind `start` that none of `trials` has, if the program meets `names`."""
+        """Return the first point behind `start` that none of `trials` has, if the program meets `names`.
+
+        One that the constraint refuses is taken for had.
+        """
 
         def behind(
             at: tuple[_Path, Sequence[Trial]],
         ) -> Iterable[tuple[_Path, Sequence[Trial]]] | None:
             path, others = at
-            if not others:
+            if not others and self._may_try(path):
                 return None
             following = next((each for each in names if _may_follow(each, path.values)), None)
             return () if following is None else _spread(path, self._axis_of(following), others)
@@ -247,13 +331,14 @@ def _leaves(start: T, behind: Callable[[T], Iterable[T] | None]) -> Iterator[T]:
             stack.pop()
 
 
-def _branches(path: _Path, node: Node, axis: Axis) -> Iterator[tuple[_Path, Node | None]]:
+def _branches(path: _Path, node: Node, axis: Axis) -> Iterator[_Place]:
     """Yield the branches of an inner node that are not full; None stands for one that no trial has taken."""
     node.has_used_up()
     for index in range(node.cursor, axis.size):
-        branch = node.branch(axis.value_at(index))
+        value = axis.value_at(index)
+        branch = node.branch(value)
         if branch is None or not branch.is_full:
-            yield path.through(axis, index), branch
+            yield _Place(path.through(axis, index), branch, node, value)
 
 
 def _spread(

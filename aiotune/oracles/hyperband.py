@@ -71,7 +71,7 @@ class HyperbandOracle(Oracle):
 
     def ask(self, history: History, number: int) -> Answer:
         schedule = self._schedule_of(history)
-        schedule.catch_up()
+        schedule.catch_up(history)
         promotion = schedule.promotion()
         if promotion is not None:
             return promotion
@@ -99,31 +99,35 @@ class HyperbandOracle(Oracle):
 
     @property
     def _sampler(self) -> Oracle:
-        """What proposes the points: with this oracle's seed, which the search may have set late."""
+        """What proposes the points: with what this oracle was given since it was made."""
         self._random.seed = self.seed
+        self._random.constraint, self._random.priors = self.constraint, self.priors
         return self._random
 
     def _schedule_of(self, history: History) -> _Schedule:
-        if self._schedule is None or self._schedule.history is not history:
-            self._schedule = _Schedule(history, self.brackets, self.objective)
+        if self._schedule is None or self._schedule.lineage is not history.lineage:
+            self._schedule = _Schedule(history.lineage, self.brackets, self.objective)
         return self._schedule
 
 
 class _Schedule:
-    """The brackets as the trials of a history fill them. All of it follows from the history."""
+    """The brackets as the trials of a search fill them. All of it follows from its history.
 
-    def __init__(self, history: History, plan: Sequence[Bracket], objective: Objective) -> None:
-        self.history = history
+    lineage: that of the search's history; see `History`.
+    """
+
+    def __init__(self, lineage: object, plan: Sequence[Bracket], objective: Objective) -> None:
+        self.lineage = lineage
         self._plan = plan
         self._objective = objective
         self._filled: dict[tuple[int, int], _Filled] = {}  # by iteration and number
         self._active: list[_Filled] = []  # those that may still need something, in order
         self._numbers_read = 0
 
-    def catch_up(self) -> None:
+    def catch_up(self, history: History) -> None:
         """Read what came since the last call. StoreMismatch for trials of another plan."""
-        for number in range(self._numbers_read, self.history.next_number):
-            trial = self.history.numbered(number)
+        for number in range(self._numbers_read, history.next_number):
+            trial = history.numbered(number)
             budget = trial.budget
             if budget is None or budget.bracket is None or budget.rung is None:
                 continue  # another algorithm's: its point counts as tried
@@ -135,9 +139,9 @@ class _Schedule:
                     "them, choose another project_name, or pass overwrite=True to begin anew"
                 )
             filled.trial_ids.append(trial.trial_id)
-        self._numbers_read = self.history.next_number
+        self._numbers_read = history.next_number
         for filled in self._active:
-            filled.look(self.history)
+            filled.look(history)
         self._active = [each for each in self._active if not each.is_done]
 
     def promotion(self, *, is_full: bool = False) -> Promote | None:

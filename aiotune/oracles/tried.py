@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from itertools import count
 
 from aiotune.history import History
 from aiotune.labels import exact
@@ -14,14 +15,19 @@ __all__ = ["REFUSALS", "Fill", "Tried", "may_be_at"]
 # What user code refused, it refused for the names met so far, whatever else it would have met.
 REFUSALS = frozenset({FailureKind.INFEASIBLE, FailureKind.USER_ERROR})
 
+_LONGEST_SEQUENCE = 2**24
+
 Fill = Callable[[HyperParameter], Scalar]
 
 
 class Tried:
-    """The points and candidates that the trials of a history have used. All of it follows from the history."""
+    """The points and candidates that the trials of a search have used. All of it follows from its history.
 
-    def __init__(self, history: History) -> None:
-        self.history = history
+    lineage: that of the search's history; see `History`.
+    """
+
+    def __init__(self, lineage: object) -> None:
+        self.lineage = lineage
         self._root = _Node()
         self._leaves: dict[str, _Node] = {}  # where each trial's path ends
         self._broken: dict[str, Trial] = {}  # over before its path was complete
@@ -30,17 +36,22 @@ class Tried:
         self._ends_read = 0
         self._floor = 0  # every candidate below is used
         self._top = 0  # the candidate of every trial is below
+        self._undrawn = (
+            0  # the same, but for streams that are no candidates: a grid search makes larger ones
+        )
 
-    def catch_up(self, but: str) -> None:
+    def catch_up(self, history: History, but: str) -> None:
         """Read what came since the last call; the trial `but` is to be judged, not yet to be taken in."""
-        for number in range(self._numbers_read, self.history.next_number):
-            stream = self.history.numbered(number).stream
-            self.use(stream)
+        for number in range(self._numbers_read, history.next_number):
+            stream = history.numbered(number).stream
+            self._used.add(stream)
             self._top = max(self._top, stream + 1)
-        self._numbers_read = self.history.next_number
-        ended = self.history.ended_trials(after=self._ends_read)
+            if stream < _LONGEST_SEQUENCE:
+                self._undrawn = max(self._undrawn, stream + 1)
+        self._numbers_read = history.next_number
+        ended = history.ended_trials(after=self._ends_read)
         self._ends_read += len(ended)
-        for trial in (*ended, *self.history.open_trials()):
+        for trial in (*ended, *history.open_trials()):
             if trial.trial_id != but and trial.state is not TrialState.DUPLICATE:
                 self._take_in(trial)
 
@@ -83,20 +94,16 @@ class Tried:
             _is_same(complete(trial), values) for trial in self._broken.values()
         )
 
-    def unused(self, count: int) -> Iterator[int]:
-        """Yield the first `count` candidates that no trial has used, in order."""
-        candidate = self._floor
-        while count:
-            if candidate not in self._used:
-                yield candidate
-                count -= 1
-            elif candidate == self._floor:
-                self._floor += 1
-            candidate += 1
+    def unused(self) -> Iterator[int]:
+        """Yield the candidates that no trial has used, in order, without an end."""
+        while self._floor in self._used:
+            self._floor += 1
+        return (each for each in count(self._floor) if each not in self._used)
 
-    def use(self, candidate: int) -> None:
-        """Pass over a candidate for good."""
-        self._used.add(candidate)
+    @property
+    def first_undrawn(self) -> int:
+        """The first candidate above all that trials were drawn from."""
+        return self._undrawn
 
     @property
     def first_free(self) -> int:

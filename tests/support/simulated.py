@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from aiotune.events import Event, RunStarted, SpaceGrew, TrialCreated, TrialEnded, TrialMet
@@ -15,15 +15,15 @@ from aiotune.trial import FailureKind, Trial, TrialState, trial_id_of
 
 __all__ = ["Simulation"]
 
-Program = Callable[[HyperParameters], float]
+Program = Callable[[HyperParameters], float | Mapping[str, float]]
 
 
 @dataclass
 class Simulation:
     """Asks for trials, up to `slots` at a time, and ends them in the order that `pick` says.
 
-    program: declares its names and returns a score; an exception or NaN fails the trial. has_discovery: whether
-    it is called once beforehand, at its defaults. facts: of an earlier session.
+    program: declares its names and returns a score, or metrics; MemoryError or NaN fails the trial.
+    has_discovery: whether it is called once beforehand, at its defaults. facts: of an earlier session.
     """
 
     oracle: Oracle
@@ -99,23 +99,30 @@ class Simulation:
                 else each.default
             ),
         )
-        score = self._call(hp)
+        result = self._call(hp)
         added = tuple(each for each in hp.declared if each not in self.history.space)
         if added:
             self._record(SpaceGrew(0.0, trial_id, added))
-        self._record(TrialMet(0.0, trial_id, hp.met, hp.met_values(), score is not None))
+        self._record(TrialMet(0.0, trial_id, hp.met, hp.met_values(), result is not None))
         if self.oracle.is_duplicate(self.history, self.history.trial(trial_id)):
             self._record(TrialEnded(0.0, trial_id, TrialState.DUPLICATE))
-        elif score is None:
+        elif result is None:
             self._record(_failed(trial_id, FailureKind.OUT_OF_MEMORY))
-        elif math.isnan(score):
-            self._record(_failed(trial_id, FailureKind.NAN))
         else:
-            self._record(TrialEnded(0.0, trial_id, TrialState.COMPLETED, score))
+            self._record(self._scored(trial_id, result))
 
-    def _call(self, hp: HyperParameters) -> float | None:
+    def _scored(self, trial_id: str, result: float | Mapping[str, float]) -> TrialEnded:
+        if isinstance(result, Mapping):
+            metrics, score = result, self.oracle.objective.get_value(result)
+        else:
+            metrics, score = None, float(result)
+        if math.isnan(score):
+            return _failed(trial_id, FailureKind.NAN)
+        return TrialEnded(0.0, trial_id, TrialState.COMPLETED, score, metrics=metrics)
+
+    def _call(self, hp: HyperParameters) -> float | Mapping[str, float] | None:
         try:
-            return float(self.program(hp))
+            return self.program(hp)
         except MemoryError:
             return None
 

@@ -12,9 +12,9 @@ from collections.abc import Callable
 import numpy as np
 from scipy.special import erfcx, ndtr
 
-from aiotune.oracles.gaussian_process import Array
+from aiotune.learning.gaussian_process import Array
 
-__all__ = ["Acquisition", "confidence_bound", "log_expected_improvement"]
+__all__ = ["Acquisition", "confidence_bound", "log_expected_improvement", "log_improvement"]
 
 # (mean, std) -> promise, its slope by the mean, its slope by the std
 Acquisition = Callable[[Array, Array], tuple[Array, Array, Array]]
@@ -43,14 +43,14 @@ def log_expected_improvement(best: float) -> Acquisition:
 
     def promise(mean: Array, std: Array) -> tuple[Array, Array, Array]:
         u = (best - mean) / std
-        log_h, slope = _log_h(u)
+        log_h, slope = log_improvement(u)
         return log_h + np.log(std), -slope / std, (1.0 - u * slope) / std
 
     return promise
 
 
-def _log_h(u: Array) -> tuple[Array, Array]:
-    """Return ln h(u) and its derivative, Φ(u) / h(u).
+def log_improvement(u: Array) -> tuple[Array, Array]:
+    """Return ln h(u) and its derivative, Φ(u) / h(u): of what a standard normal falls below u on average.
 
     Below -1 the two terms of h cancel. There both are divided by φ(u), with Φ(u) = φ(u) √(π/2) erfcx(-u/√2);
     below -50 the series of erfcx for large arguments replaces it: h/φ = 1/u² (1 - 3/u² + ...).

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from aiotune.errors import FatalValueError
 from aiotune.labels import exact
-from aiotune.oracles.gaussian_process import Array, Indices
+from aiotune.learning.gaussian_process import Array, Indices
 from aiotune.space import Boolean, Choice, HyperParameter, Identity, Scalar, Space, Values
 
 __all__ = ["Axis", "Encoding", "Flags"]

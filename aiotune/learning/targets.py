@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from aiotune.oracles.gaussian_process import Array
+from aiotune.learning.gaussian_process import Array
 
-__all__ = ["standardised"]
+__all__ = ["slope_of", "standardised"]
 
 _FEW = 30
 _BEND_OF_FEW = 1.0
@@ -34,6 +34,16 @@ def standardised(scores: Array) -> Array:
     return (
         targets / spread if spread > 1e-12 * max(1.0, float(np.abs(known).max())) else 0 * targets
     )
+
+
+def slope_of(scores: Array) -> float:
+    """Return by how much targets rise with scores from the best to the median one; 0 where these are equal."""
+    finite = scores[np.isfinite(scores)]
+    if not finite.size:
+        return 0.0
+    targets = standardised(finite)
+    extent = float(np.median(finite) - finite.min())
+    return float(np.median(targets) - targets.min()) / extent if extent > 0.0 else 0.0
 
 
 def _finite(scores: Array) -> Array:

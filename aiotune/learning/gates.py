@@ -14,8 +14,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from aiotune.oracles.encoding import Encoding, Flags
-from aiotune.oracles.gaussian_process import Array, Indices
+from aiotune.learning.encoding import Encoding, Flags
+from aiotune.learning.gaussian_process import Array, Indices
 from aiotune.space import Condition
 
 __all__ = ["Gates"]
