@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-import aiotune.oracles
+import aiotune.learning
 from aiotune.errors import FatalTypeError, FatalValueError, MissingFramework
 from aiotune.hyperparameters import HyperParameters
 from aiotune.oracles.base import Oracle
@@ -34,7 +34,7 @@ def test_it_descends_a_narrow_valley(slots: int) -> None:
 
 def test_without_the_package_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "aiotune.learning.evolution", raising=False)
-    monkeypatch.delattr(aiotune.oracles, "evolution", raising=False)
+    monkeypatch.delattr(aiotune.learning, "evolution", raising=False)
     monkeypatch.setitem(sys.modules, "cmaes", None)
     with pytest.raises(MissingFramework, match=r'pip install "aiotune\[cmaes\]"'):
         CmaEsOracle(SCORE)
