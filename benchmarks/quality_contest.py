@@ -56,9 +56,13 @@ class Contest:
         return regrets(long_enough, self.scales, trials, seeds or self.seeds)
 
     def ranks(self, trials: int) -> Mapping[str, Interval]:
-        """Return the mean ranks of those contenders that have results of so many trials."""
+        """Return the mean ranks of those contenders that have results of so many trials for every seed."""
         all_regrets = {name: self.regrets(name, trials) for name in self.contenders}
-        taking_part = {name: found for name, found in all_regrets.items() if found}
+        taking_part = {
+            name: found
+            for name, found in all_regrets.items()
+            if found and all(len(each) >= self.seeds for each in found.values())
+        }
         return mean_ranks(taking_part) if taking_part else {}
 
     def medians(self, name: str, task: str) -> float | None:

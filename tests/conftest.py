@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 
+import hypothesis
 import pytest
 
 import aiotune
@@ -14,6 +15,11 @@ from aiotune.settings import Settings
 
 # Before any test has changed it: most searches of the suite see it so, and share one fork server.
 ENVIRONMENT = dict(os.environ)
+
+
+# What a machine that does other things makes slow is no failure.
+hypothesis.settings.register_profile("patient", deadline=None)
+hypothesis.settings.load_profile("patient")
 
 
 def pytest_configure(config: pytest.Config) -> None:

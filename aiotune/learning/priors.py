@@ -22,7 +22,8 @@ from aiotune.space import Boolean, Choice, HyperParameter, Space
 __all__ = ["Belief", "Near", "Normal", "Priors", "Weights"]
 
 _STANDARD = NormalDist()
-_SMALLEST = 2.0**-60  # the normal distribution has no value at probabilities 0 and 1
+# The normal distribution has no value at probabilities 0 and 1.
+_SMALLEST, _LARGEST = 2.0**-60, 1.0 - 2.0**-53
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +70,7 @@ class Normal:
 
     def quantile(self, u: float) -> float:
         low, high = self._ends()
-        share = min(max(low + u * (high - low), _SMALLEST), 1.0 - _SMALLEST)
+        share = min(max(low + u * (high - low), _SMALLEST), _LARGEST)
         place = self.centre + self.width * _STANDARD.inv_cdf(share)
         return min(max(place, 0.0), 1.0)
 
