@@ -14,7 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from common import Figure, machine, publish
-from quality_contest import Contest, figures, first, parallel_figure, print_table
+from quality_contest import Contest, figures, first, parallel_figure, parallel_rows, print_table
 from quality_corner import CORNER_TRIALS, corner_figures, corner_rows
 from quality_cost import cost_figures
 from quality_functions import CORNER
@@ -112,6 +112,7 @@ def _further(given: argparse.Namespace, contest: Contest, oracle: str) -> list[F
     found: list[Figure] = []
     if given.parallel:
         beside = _ours(given, oracle, contest.tasks, given.trials, given.parallel)
+        print_table(parallel_rows(contest, oracle, beside, given.parallel))
         found.append(parallel_figure(contest, oracle, beside, given.parallel))
     if given.corner:
         mine = _ours(given, oracle, [CORNER], CORNER_TRIALS)[CORNER.name]

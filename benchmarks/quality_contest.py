@@ -24,7 +24,16 @@ from quality_scores import (
 from quality_tasks import Kind, Task
 from quality_traces import Trace
 
-__all__ = ["PEER_TO_BEAT", "Contest", "Rows", "figures", "parallel_figure", "print_table"]
+__all__ = [
+    "PEER_TO_BEAT",
+    "Contest",
+    "Rows",
+    "figures",
+    "first",
+    "parallel_figure",
+    "parallel_rows",
+    "print_table",
+]
 
 PEER_TO_BEAT = "optuna-gp"
 _EARLY, _SLOW, _LATE = 20, 30, 50  # trials; the slow peer has so many, for fewer seeds
@@ -164,13 +173,29 @@ def figures(contest: Contest, ours: str) -> tuple[list[Figure], list[str]]:
     return found, notes
 
 
+def parallel_rows(contest: Contest, ours: str, beside: Traces, parallel: int) -> Rows:
+    """Return the regret on each task, one trial at a time and several."""
+    sequential, together = _both(contest, ours, beside)
+    return [
+        ["task", "one at a time", f"{parallel} at a time"],
+        *(
+            [task, *(_shown(geometric_mean({task: each[task]})) for each in (sequential, together))]
+            for task in sequential
+        ),
+    ]
+
+
 def parallel_figure(contest: Contest, ours: str, beside: Traces, parallel: int) -> Figure:
     """Return the ratio of regret, several trials at a time against one, at an equal number of trials."""
-    sequential = contest.regrets(ours, contest.trials)
-    together = regrets(beside, contest.scales, contest.trials, contest.seeds)
+    sequential, together = _both(contest, ours, beside)
     interval = ratio(together, sequential)
     name = f"{ours}: regret {parallel} at a time of that one at a time ({interval})"
     return Figure(name, interval.value, at_most=1.25)
+
+
+def _both(contest: Contest, ours: str, beside: Traces) -> tuple[Regrets, Regrets]:
+    together = regrets(beside, contest.scales, contest.trials, contest.seeds)
+    return contest.regrets(ours, contest.trials), together
 
 
 def print_table(rows: Rows) -> None:
