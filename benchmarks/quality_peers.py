@@ -25,8 +25,9 @@ from quality_traces import Outcome, Recorded, load, save, trace_of
 
 # One thread each: the processor time of a suggestion is compared, and more threads only make it longer. Read
 # when a peer is imported.
-for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-    os.environ.setdefault(_name, "1")
+if __name__ == "__main__":  # a module that imports this one keeps its environment
+    for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ.setdefault(_name, "1")
 
 __all__ = ["PEERS", "OptunaNames", "Peer", "record"]
 
