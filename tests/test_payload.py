@@ -210,3 +210,37 @@ def test_framework_that_a_module_of_the_user_imports_is_found(
     assert set(mentioned_frameworks(keras)) == {"keras"}
     assert set(mentioned_frameworks(3)) == set()
     assert set(mentioned_frameworks(Finished)) == set()
+
+
+class LoadedOnDemand(ModuleType):
+    """A module that is half loaded while it is looked into for the first time, as TensorFlow's lazy ones are."""
+
+    def __init__(self) -> None:
+        super().__init__("loaded_on_demand")
+        del self.__package__
+        self.is_loading = False
+        self.was_met_half_loaded = False
+
+    def __getattr__(self, name: str) -> Any:
+        if name != "__package__":
+            raise AttributeError(name)
+        if self.is_loading:
+            self.was_met_half_loaded = True
+            raise AttributeError(name)
+        self.is_loading = True
+        other = threading.Thread(target=lambda: Payload.create(capture(self)).close())
+        other.start()
+        other.join(timeout=0.5)  # ample for it to come here, where nothing keeps it from that
+        self.__package__ = ""
+        self.is_loading = False
+        return self.__package__
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return ModuleType, (self.__name__,)
+
+
+def test_programs_are_pickled_one_at_a_time() -> None:
+    module = LoadedOnDemand()
+    Payload.create(capture(module)).close()
+    assert "__package__" in vars(module)  # it was looked into
+    assert not module.was_met_half_loaded

@@ -309,7 +309,11 @@ async def test_start_can_be_cancelled_while_the_server_imports(tmp_path: Path) -
 async def halted_in_a_start(
     tmp_path: Path, executor: Executor, server: psutil.Process
 ) -> AsyncIterator[None]:
-    """Cancel a start while the server is halted; at the end it goes on and the start has ended."""
+    """Cancel a start that a halted server has not read; at the end it goes on and the start has ended.
+
+    What is done inside may let the server go on: the loop stands still, so that no answer is read.
+    """
+    server.suspend()
     task = asyncio.create_task(executor.start(assign(tmp_path)))
     for _ in range(20):  # ample for the request to be sent
         await asyncio.sleep(0)
@@ -347,7 +351,7 @@ async def test_start_cancelled_after_the_fork_leaves_no_process(tmp_path: Path) 
         os.mkfifo(tmp_path / "id")
         server_process = fork_server_of(environment)
         async with halted_in_a_start(tmp_path, executor, server_process):
-            # The loop stands still: the answer to the start is not read.
+            server_process.resume()
             pid = int((tmp_path / "id").read_text())
         assert is_gone(pid)
         assert server_process.is_running()
@@ -359,7 +363,6 @@ async def test_start_cancelled_before_a_ready_server_reads_it(tmp_path: Path) ->
         assert ending(await run_once(executor, tmp_path, number=1)) == Finished()
         (tmp_path / "id").unlink()
         server_process = fork_server_of(environment)
-        server_process.suspend()
         async with halted_in_a_start(tmp_path, executor, server_process):
             pass
         assert not (tmp_path / "id").exists()

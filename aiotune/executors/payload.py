@@ -17,6 +17,7 @@ import os
 import pickle
 import struct
 import tempfile
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from types import MappingProxyType, TracebackType
@@ -43,6 +44,8 @@ Reducer = Callable[[object], Any]  # what `object.__reduce_ex__` returns, or Not
 LARGE_BUFFER_BYTES = 64 * 1024  # smaller ones cost less inside the pickle than a page of their own
 _TRAILER = struct.Struct("!Q")
 _NO_PARTS: Mapping[str, object] = MappingProxyType({})
+# Pickling looks into modules, and TensorFlow's lazy ones (`tf.keras`) break when two threads load them at once.
+_ONE_AT_A_TIME = threading.Lock()
 
 
 class PreludeError(Exception):
@@ -79,7 +82,7 @@ class Payload:
         """
         fd = _create_file()
         try:
-            with open(fd, "wb", closefd=False) as file:
+            with _ONE_AT_A_TIME, open(fd, "wb", closefd=False) as file:
                 frameworks, pickle_bytes = _write(file, (prelude, program), parts, reducers)
             return cls(_protect(fd), frameworks=frameworks, pickle_bytes=pickle_bytes)
         except BaseException as error:
