@@ -169,7 +169,7 @@ class Asker:
 
 
 def _asked(answer: Answer, number: int, seen: History) -> Asked:
-    return Asked(answer, number, seen.length, seen.space, not seen.trials_in_flight())
+    return Asked(answer, number, seen.length, seen.space, not seen.has_trials_in_flight)
 
 
 def _trial(asked: Asked, suggested: Suggest) -> Trial:

@@ -29,8 +29,13 @@ class Conclusion:
     message: str | None = None
 
 
-def conclude(outcome: Finished | Failed, run: Run, objective: Objective) -> Conclusion:
-    """Return how `run` ended, given its last event."""
+def conclude(
+    outcome: Finished | Failed, run: Run, objective: Objective, reports: Sequence[Observation]
+) -> Conclusion:
+    """Return how `run` ended, given its last event.
+
+    `reports`: its own and those of the runs that it continues, under the same budget.
+    """
     match outcome:
         case Failed(is_lost=True):
             # The kind tells it from a run that was lost with the caller's own process.
@@ -39,16 +44,18 @@ def conclude(outcome: Finished | Failed, run: Run, objective: Objective) -> Conc
             # The search ends with this error; once the program is mended, the run is made again.
             return Conclusion(RunState.CANCELLED, message=_told(outcome, run))
         case Failed():
-            return _failed(outcome, run, objective)
+            return _failed(outcome, run, objective, reports)
         case Finished(is_stopped=True):
-            return _stopped(run, objective)
+            return _stopped(run, objective, reports)
         case Finished():
-            return _finished(outcome, run, objective)
+            return _finished(outcome, run, objective, reports)
         case _:
             assert_never(outcome)
 
 
-def _failed(outcome: Failed, run: Run, objective: Objective) -> Conclusion:
+def _failed(
+    outcome: Failed, run: Run, objective: Objective, reports: Sequence[Observation]
+) -> Conclusion:
     match run.stop_cause:
         case None | StopCause.PAUSE:  # a pause needs the state that a broken run did not leave
             return Conclusion(
@@ -58,11 +65,11 @@ def _failed(outcome: Failed, run: Run, objective: Objective) -> Conclusion:
                 message=_told(outcome, run),
             )
         case _:  # user code may take a request to stop badly
-            return _stopped(run, objective)
+            return _stopped(run, objective, reports)
 
 
-def _stopped(run: Run, objective: Objective) -> Conclusion:
-    metrics, best_step = _best(run.observations, objective)
+def _stopped(run: Run, objective: Objective, reports: Sequence[Observation]) -> Conclusion:
+    metrics, best_step = _best(reports, objective)
     cause = run.stop_cause
     match cause:
         case StopCause.TIMEOUT:
@@ -70,7 +77,8 @@ def _stopped(run: Run, objective: Objective) -> Conclusion:
         case StopCause.PAUSE:
             return Conclusion(RunState.FINISHED, metrics, best_step)
         case StopCause.RULE:
-            return Conclusion(RunState.STOPPED, metrics, best_step, message=cause.value)
+            message = run.stop_reason or cause.value
+            return Conclusion(RunState.STOPPED, metrics, best_step, message=message)
         case StopCause.LIMIT if metrics:
             return Conclusion(RunState.STOPPED, metrics, best_step, message=cause.value)
         case (
@@ -87,15 +95,17 @@ def _stopped(run: Run, objective: Objective) -> Conclusion:
             assert_never(cause)
 
 
-def _finished(outcome: Finished, run: Run, objective: Objective) -> Conclusion:
+def _finished(
+    outcome: Finished, run: Run, objective: Objective, reports: Sequence[Observation]
+) -> Conclusion:
     metrics, best_step = outcome.metrics, outcome.best_step
     if not metrics:
-        metrics, best_step = _best(run.observations, objective)
+        metrics, best_step = _best(reports, objective)
     if not objective.has_value(metrics):
         return Conclusion(
             RunState.FAILED,
             failure=FailureKind.USER_ERROR,
-            message=f"{absent(objective.name, _names(metrics, run))}{_log(run)}",
+            message=f"{absent(objective.name, _names(metrics, reports))}{_log(run)}",
         )
     if has_nan(metrics, objective):
         return Conclusion(
@@ -108,9 +118,9 @@ def _finished(outcome: Finished, run: Run, objective: Objective) -> Conclusion:
     return Conclusion(RunState.FINISHED, metrics, best_step)
 
 
-def _names(metrics: Mapping[str, float], run: Run) -> list[str]:
+def _names(metrics: Mapping[str, float], reports: Sequence[Observation]) -> list[str]:
     """Return the names of the metrics that a run has: returned, or else reported."""
-    return list(metrics) or list({name: None for each in run.observations for name in each.metrics})
+    return list(metrics) or list({name: None for each in reports for name in each.metrics})
 
 
 def _timed_out(run: Run) -> Conclusion:

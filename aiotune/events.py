@@ -100,6 +100,7 @@ class RunStarted:
     devices: tuple[str, ...]
     log: str | None
     budget: Budget | None = None
+    continues: int | None = None  # the run of the trial whose training state it goes on from
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +133,7 @@ class StopRequested:
     trial_id: str
     run: int
     cause: StopCause
+    reason: str | None = None  # in words, where a rule gave one
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from copy import copy
 from dataclasses import replace
+from operator import attrgetter
 from types import MappingProxyType
 from typing import assert_never
 
@@ -49,6 +50,8 @@ class History:
         self._order: list[str] = []
         self._ended: list[str] = []
         self._open: dict[str, None] = {}  # an ordered set
+        self._in_flight: dict[str, None] = {}  # of these, those that are not paused
+        self._moves: list[str] = []
         self._duplicates = 0
         self._observations: dict[tuple[str, int], list[Observation]] = {}
         self._objective: Objective | None = None
@@ -86,7 +89,22 @@ class History:
 
     def trials_in_flight(self) -> list[Trial]:
         """Return the trials from which news will come by itself: all that are open, but paused ones."""
-        return [each for each in self.open_trials() if each.state is not TrialState.PAUSED]
+        return sorted((self._trials[each] for each in self._in_flight), key=attrgetter("number"))
+
+    @property
+    def has_trials_in_flight(self) -> bool:
+        return bool(self._in_flight)
+
+    @property
+    def has_paused_trials(self) -> bool:
+        return len(self._in_flight) < len(self._open)
+
+    def moved_trials(self, after: int = 0) -> list[Trial]:
+        """Return the trial of every move from state to state, in their order, less the first `after`.
+
+        For readers that keep up with the search. Each trial is given as it is now.
+        """
+        return [self._trials[trial_id] for trial_id in self._moves[after:]]
 
     def newest_ended(self) -> Iterator[Trial]:
         """Yield the trials that are over, the last to end first."""
@@ -111,6 +129,8 @@ class History:
         taken._order = list(self._order)
         taken._ended = list(self._ended)
         taken._open = dict(self._open)
+        taken._in_flight = dict(self._in_flight)
+        taken._moves = list(self._moves)
         taken._observations = dict(self._observations)
         for trial in self.open_trials():
             for run in trial.runs:
@@ -159,15 +179,16 @@ class History:
                     Observation(fact.step, fact.metrics)
                 )
             case StopRequested():
-                self._change_run(fact.trial_id, fact.run, stop_cause=fact.cause)
+                self._change_run(
+                    fact.trial_id, fact.run, stop_cause=fact.cause, stop_reason=fact.reason
+                )
             case RunEnded():
                 self._trials[fact.trial_id] = self.after_run(fact)
             case TrialPaused():
-                self._move(
-                    fact.trial_id, TrialState.PAUSED, score=fact.score, best_step=fact.best_step
-                )
+                trial = self.trial(fact.trial_id)
+                self._move(trial, TrialState.PAUSED, score=fact.score, best_step=fact.best_step)
             case TrialPromoted():
-                self._move(fact.trial_id, TrialState.QUEUED, budget=fact.budget)
+                self._move(self.trial(fact.trial_id), TrialState.QUEUED, budget=fact.budget)
             case TrialEnded():
                 self._end_trial(fact)
             case SearchEnded():
@@ -190,6 +211,8 @@ class History:
         )
         self._order.append(fact.trial_id)
         self._open[fact.trial_id] = None
+        self._in_flight[fact.trial_id] = None
+        self._moves.append(fact.trial_id)
 
     def _meet(self, fact: TrialMet) -> None:
         """Take in the names met: with them all, they are the point; before, other values may be met yet."""
@@ -212,16 +235,18 @@ class History:
             devices=fact.devices,
             log=fact.log,
             budget=fact.budget,
+            continues=fact.continues,
             observations=observations,
         )
         trial = self.trial(fact.trial_id).with_run(run)
-        if trial.state is not TrialState.RUNNING:
-            trial = trial.moved(TrialState.RUNNING)
-        self._trials[fact.trial_id] = trial
+        if trial.state is TrialState.RUNNING:
+            self._trials[fact.trial_id] = trial
+        else:
+            self._move(trial, TrialState.RUNNING)
 
     def _end_trial(self, fact: TrialEnded) -> None:
         self._move(
-            fact.trial_id,
+            self.trial(fact.trial_id),
             fact.status,
             score=fact.score,
             best_step=fact.best_step,
@@ -240,5 +265,12 @@ class History:
         run = replace(trial.runs[index], **changes)  # type: ignore[arg-type]
         self._trials[trial_id] = trial.with_run(run)
 
-    def _move(self, trial_id: str, state: TrialState, **changes: object) -> None:
-        self._trials[trial_id] = self.trial(trial_id).moved(state, **changes)
+    def _move(self, trial: Trial, state: TrialState, **changes: object) -> None:
+        """Let `trial`, which may be newer than the one that is known, be in another state."""
+        trial_id = trial.trial_id
+        self._trials[trial_id] = moved = trial.moved(state, **changes)
+        self._moves.append(trial_id)
+        if moved.is_over or state is TrialState.PAUSED:
+            self._in_flight.pop(trial_id, None)
+        else:
+            self._in_flight[trial_id] = None

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from aiotune.hyperparameters import HyperParameters
 from aiotune.layout import Layout
+from aiotune.pruners.base import Pruner
 from aiotune.resources import Limits, Resources
 from aiotune.settlement import Policy
 from aiotune.trial import Trial
@@ -37,5 +38,6 @@ class Plan:
     policy: Policy = field(default_factory=Policy)
     limits: Limits = field(default_factory=Limits)
     resources: Resources | Callable[[HyperParameters], Resources] = field(default_factory=Resources)
+    pruner: Pruner | None = None
     has_discovery: bool = False  # the program can tell its names without training
     hooks: Hooks = field(default_factory=Hooks)

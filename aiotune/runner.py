@@ -42,7 +42,7 @@ from aiotune.executors.base import (
 from aiotune.history import History
 from aiotune.oracles.base import Oracle, Verdict
 from aiotune.plan import Plan
-from aiotune.settlement import Settlement, broken_run, complete, settle
+from aiotune.settlement import Settlement, broken_run, complete, origin, settle
 from aiotune.trial import Observation, Run, RunState, StopCause, Trial, TrialState
 
 __all__ = ["RunKey", "Runner", "Spawn", "Task"]
@@ -113,13 +113,15 @@ class Runner:
             lease.release()
             del self._executions[key]
 
-    async def stop(self, keys: Iterable[RunKey], cause: StopCause) -> None:
+    async def stop(
+        self, keys: Iterable[RunKey], cause: StopCause, reason: str | None = None
+    ) -> None:
         """Ask runs in progress to stop; a run that was asked before keeps its cause."""
         asked = [key for key in sorted(keys) if self._may_stop(key)]
         if not asked:
             return
         now = self._clock.now()
-        await self._record(*(StopRequested(now, *key, cause) for key in asked))
+        await self._record(*(StopRequested(now, *key, cause, reason) for key in asked))
         for key in asked:
             execution = self._executions.get(key)
             if execution is not None:
@@ -190,6 +192,8 @@ class Runner:
             gpus=lease.gpus,
             cores=lease.cores,
             budget=run.budget,
+            continues=_continues(trial, run),
+            seed_attempt=origin(trial, run).attempt,
             folds=self._plan.policy.folds,
         )
 
@@ -253,11 +257,20 @@ class Runner:
         observation = Observation(observed.step, observed.metrics)
         match await self._asker.judge(trial_id, observation):
             case Verdict.CONTINUE:
-                pass
+                await self._prune(key)
             case Verdict.STOP:
                 await self.stop(self._runs_of(trial_id), StopCause.RULE)
             case Verdict.PAUSE:
                 await self.stop(self._runs_of(trial_id), StopCause.PAUSE)
+
+    async def _prune(self, key: RunKey) -> None:
+        """End the trial of a run that has just reported, if the pruner gives it no chance."""
+        pruner = self._plan.pruner
+        if pruner is None:
+            return
+        reason = pruner.judge(self._history, self._history.trial(key[0]), self._run(key))
+        if reason is not None:
+            await self.stop(self._runs_of(key[0]), StopCause.RULE, reason)
 
     def _on_noted(self, noted: Noted) -> None:
         if noted.message not in self._noted:
@@ -272,7 +285,9 @@ class Runner:
     async def _conclude(self, key: RunKey, outcome: Finished | Failed) -> None:
         """Record the run's end together with what follows from it for the trial, in one transaction."""
         run = self._run(key)
-        end = _run_ended(self._clock.now(), key, conclude(outcome, run, self._oracle.objective))
+        reports = self._history.trial(key[0]).curve(run, of_budget=True)
+        concluded = conclude(outcome, run, self._oracle.objective, reports)
+        end = _run_ended(self._clock.now(), key, concluded)
         if isinstance(outcome, Failed) and outcome.is_fatal:
             await self._record(end)
             raise fatal_error(outcome, run.log)
@@ -331,6 +346,13 @@ class Runner:
         await self._record(
             _run_ended(self._clock.now(), key, cut), longest_seconds=_LONGEST_CLEANUP_SECONDS
         )
+
+
+def _continues(trial: Trial, run: Run) -> bool:
+    """Tell whether a run begins with the training state of an earlier one, which may be another trial's."""
+    if run.continues is not None:
+        return True
+    return trial.parent is not None and run.budget is not None and run.budget.initial_epoch > 0
 
 
 def _run_ended(at: float, key: RunKey, ended: Conclusion) -> RunEnded:

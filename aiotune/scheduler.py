@@ -34,7 +34,7 @@ from aiotune.events import (
 )
 from aiotune.executors.base import Executor
 from aiotune.hyperparameters import HyperParameters
-from aiotune.oracles.base import Exhausted, Oracle, Promote, Suggest, Wait
+from aiotune.oracles.base import Exhausted, Oracle, Promote, Retire, Suggest, Wait
 from aiotune.plan import Plan
 from aiotune.recorder import LONGEST_WRITE_SECONDS, Recorder
 from aiotune.resources import Resources
@@ -289,7 +289,7 @@ class Scheduler:
     async def _start_pending(self, spawn: Spawn) -> bool:
         """Start the oldest run that fits what is free; one that does not fit holds no other up."""
         self._waiting.clear()
-        for trial in self._history.open_trials():
+        for trial in self._history.trials_in_flight():
             for work in pending(trial, self._plan.policy):
                 resources = self._resources_of(trial)
                 lease = self._pool.lease_nowait(resources)
@@ -333,6 +333,7 @@ class Scheduler:
                     lease.names,
                     None if log is None else str(log),
                     trial.budget,
+                    work.continues,
                 )
             )
         except BaseException:
@@ -356,8 +357,8 @@ class Scheduler:
 
     async def _ask(self) -> bool:
         """Ask the oracle once; True if it gave work."""
-        if self._is_full() and not self._has_paused():
-            return self._end_if(not self._history.trials_in_flight(), EndReason.MAX_TRIALS)
+        if self._is_full() and not self._history.has_paused_trials:
+            return self._end_if(not self._history.has_trials_in_flight, EndReason.MAX_TRIALS)
         await self._plan.hooks.pre_create_trial()
         if self._ending is not None:  # it took its time
             return False
@@ -376,6 +377,9 @@ class Scheduler:
             case Promote() as answer:
                 await self._promote(answer)
                 return True
+            case Retire(trial_id):
+                await self._runner.complete(self._paused(trial_id, "retires"))
+                return True
             case Wait():
                 if asked.was_idle:
                     raise FatalRuntimeError(
@@ -389,14 +393,23 @@ class Scheduler:
                 assert_never(asked.answer)
 
     async def _promote(self, answer: Promote) -> None:
-        trial = self._history.trial(answer.trial_id)
-        if trial.state is not TrialState.PAUSED or trial.budget == answer.budget:
+        trial = self._paused(answer.trial_id, "promotes")
+        if trial.budget == answer.budget:
             raise FatalRuntimeError(
-                f"{type(self._oracle).__name__}.ask() promotes trial {trial.trial_id}, which is "
-                f"{trial.status} at {trial.budget}, to {answer.budget}: only a paused trial can be promoted, "
-                "and to another budget"
+                f"{type(self._oracle).__name__}.ask() promotes trial {trial.trial_id} to the budget that it "
+                f"has: {answer.budget}"
             )
         await self._record(TrialPromoted(self._clock.now(), answer.trial_id, answer.budget))
+
+    def _paused(self, trial_id: str, verb: str) -> Trial:
+        """Return the trial. FatalRuntimeError unless it is paused."""
+        trial = self._history.trial(trial_id)
+        if trial.state is not TrialState.PAUSED:
+            raise FatalRuntimeError(
+                f"{type(self._oracle).__name__}.ask() {verb} trial {trial_id}, which is {trial.status}: it may "
+                "do so to a paused trial only"
+            )
+        return trial
 
     async def _create(self, answer: Suggest, asked: Asked) -> None:
         await self._record(
@@ -415,9 +428,6 @@ class Scheduler:
     def _is_full(self) -> bool:
         most = self._oracle.max_trials
         return most is not None and self._history.counted() >= most
-
-    def _has_paused(self) -> bool:
-        return any(trial.state is TrialState.PAUSED for trial in self._history.open_trials())
 
     def _end_if(self, is_idle: bool, reason: EndReason, message: str | None = None) -> bool:
         """Let the search end if nothing was in flight that could have changed that: a duplicate, a new name."""

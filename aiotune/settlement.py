@@ -30,6 +30,7 @@ __all__ = [
     "broken_run",
     "complete",
     "has_nan",
+    "origin",
     "pending",
     "settle",
 ]
@@ -60,6 +61,7 @@ class Work:
     run: int
     repeat: int
     attempt: int
+    continues: int | None = None  # the run whose training state it goes on from
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +84,39 @@ def pending(trial: Trial, policy: Policy) -> list[Work]:
     for repeat in range(policy.repeats):
         attempt = _next_attempt(_last_run(trial, repeat))
         if attempt is not None:
-            work.append(Work(trial.trial_id, len(trial.runs) + len(work), repeat, attempt))
+            index = len(trial.runs) + len(work)
+            work.append(Work(trial.trial_id, index, repeat, attempt, _continued_run(trial, repeat)))
     return work
+
+
+def _continued_run(trial: Trial, repeat: int) -> int | None:
+    """Return the run that the next one of a repeat goes on from; None: it begins anew.
+
+    One that was interrupted goes on where it was. What an error of its own ended is tried anew, from where its
+    budget begins: there a promoted trial goes on from its last rung.
+    """
+    last = _last_run(trial, repeat)
+    if last is not None and _was_interrupted(last):
+        return last.index
+    if trial.budget is None or trial.budget.initial_epoch == 0:
+        return None
+    former = [
+        each
+        for each in trial.runs
+        if each.repeat == repeat and each.budget != trial.budget and each.state is RunState.FINISHED
+    ]
+    return former[-1].index if former else None
+
+
+def _was_interrupted(run: Run) -> bool:
+    if run.state is RunState.FAILED:
+        return run.failure is FailureKind.CRASH
+    return run.state in (RunState.LOST, RunState.CANCELLED)
+
+
+def origin(trial: Trial, run: Run) -> Run:
+    """Return the first of the runs that `run` goes on from: their chance derives from its attempt."""
+    return run if run.continues is None else origin(trial, trial.runs[run.continues])
 
 
 def _next_attempt(last: Run | None) -> int | None:

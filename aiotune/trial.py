@@ -81,7 +81,7 @@ class FailureKind(StrEnum):
 class StopCause(StrEnum):
     """Why a run was asked to stop. What becomes of the run, and of its trial, follows from it."""
 
-    RULE = "the oracle saw no chance for it"
+    RULE = "a rule saw no chance for it"
     PAUSE = "it waits for a promotion"
     LIMIT = "a limit of the search was reached"
     DUPLICATE = "another trial has the same values"
@@ -134,14 +134,17 @@ class Budget:
     rung: int | None = None  # 0-based
     iteration: int = 0  # which pass over all brackets, 0-based
     is_last: bool = True  # False: a trial that has used it up waits for a promotion
+    # Of the training data, in (0, 1]: then `epochs` counts shares, and each run trains anew on its own. None: all.
+    share: float | None = None
 
     @property
     def values(self) -> dict[str, Scalar]:
         """The same as hyperparameters, under KerasTuner's names. They are no part of the point."""
-        values: dict[str, Scalar] = {
-            "tuner/epochs": self.epochs,
-            "tuner/initial_epoch": self.initial_epoch,
-        }
+        values: dict[str, Scalar] = (
+            {"tuner/epochs": self.epochs, "tuner/initial_epoch": self.initial_epoch}
+            if self.share is None
+            else {"tuner/share": self.share}
+        )
         if self.bracket is not None:
             values["tuner/bracket"] = self.bracket
         if self.rung is not None:
@@ -172,8 +175,10 @@ class Run:
     devices: tuple[str, ...]  # UUIDs, or core sets
     log: str | None  # path of stdout and stderr
     budget: Budget | None = None
+    continues: int | None = None  # the run of this trial whose training state it goes on from
     state: RunState = RunState.RUNNING
     stop_cause: StopCause | None = None  # what it was asked to stop for, if it was
+    stop_reason: str | None = None  # in words, where a rule gave one
     observations: Sequence[Observation] = ()
     metrics: Mapping[str, float] = field(default_factory=dict)  # final ones, at `best_step`
     best_step: int | None = None
@@ -278,6 +283,18 @@ class Trial:
         if len(scores) < 2 or not all(map(math.isfinite, scores)):
             return None
         return statistics.stdev(scores) / math.sqrt(len(scores))
+
+    def curve(self, run: Run, *, of_budget: bool = False) -> list[Observation]:
+        """Return what a run and those that it continues have reported, by step, each step once.
+
+        What a later run reports holds. of_budget: only of runs under the budget of `run`.
+        """
+        own = list(run.observations)
+        former = None if run.continues is None else self.runs[run.continues]
+        if former is None or (of_budget and former.budget != run.budget):
+            return own
+        earlier = self.curve(former, of_budget=of_budget)
+        return [each for each in earlier if not own or each.step < own[0].step] + own
 
     @property
     def hyperparameters(self) -> HyperParameters:

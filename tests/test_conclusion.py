@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import pytest
 
-from aiotune.conclusion import conclude
+from aiotune.conclusion import Conclusion, conclude
 from aiotune.executors.base import Failed, Finished
 from aiotune.objective import Objective
-from aiotune.trial import FailureKind, RunState, StopCause
+from aiotune.trial import FailureKind, Observation, Run, RunState, StopCause
 from tests.support.records import run
 
 SCORE = Objective("score", "min")
@@ -15,25 +15,30 @@ RUNNING = run(state=RunState.RUNNING, scores=(3.0, 1.0, 2.0))
 SILENT = run(state=RunState.RUNNING)
 
 
+def ended_by(outcome: Finished | Failed, of: Run) -> Conclusion:
+    """Return how a run ends that goes on from no other one."""
+    return conclude(outcome, of, SCORE, of.observations)
+
+
 def test_a_run_that_returns_metrics_is_finished() -> None:
-    ended = conclude(Finished({"score": 0.5}, 7), RUNNING, SCORE)
+    ended = ended_by(Finished({"score": 0.5}, 7), RUNNING)
     assert (ended.state, ended.metrics, ended.best_step) == (RunState.FINISHED, {"score": 0.5}, 7)
 
 
 def test_a_run_that_only_reported_has_the_metrics_of_its_best_step() -> None:
-    ended = conclude(Finished(), RUNNING, SCORE)
+    ended = ended_by(Finished(), RUNNING)
     assert (ended.state, ended.metrics, ended.best_step) == (RunState.FINISHED, {"score": 1.0}, 1)
 
 
 def test_a_run_without_the_objective_fails_and_says_what_there_is() -> None:
-    ended = conclude(Finished({"loss": 1.0}), SILENT, SCORE)
+    ended = ended_by(Finished({"loss": 1.0}), SILENT)
     assert (ended.state, ended.failure) == (RunState.FAILED, FailureKind.USER_ERROR)
     assert "the objective 'score' is not among the metrics" in (ended.message or "")
     assert "loss" in (ended.message or "")
 
 
 def test_a_score_that_is_no_number_fails() -> None:
-    ended = conclude(Finished({"score": float("nan")}), SILENT, SCORE)
+    ended = ended_by(Finished({"score": float("nan")}), SILENT)
     assert (ended.state, ended.failure) == (RunState.FAILED, FailureKind.NAN)
 
 
@@ -54,23 +59,23 @@ def test_a_score_that_is_no_number_fails() -> None:
 def test_how_a_stopped_run_ends_depends_on_what_it_was_stopped_for(
     cause: StopCause | None, state: RunState, score: float | None
 ) -> None:
-    ended = conclude(Finished(is_stopped=True), replace(RUNNING, stop_cause=cause), SCORE)
+    ended = ended_by(Finished(is_stopped=True), replace(RUNNING, stop_cause=cause))
     assert (ended.state, ended.metrics.get("score")) == (state, score)
 
 
 def test_a_limit_that_stops_a_run_before_its_first_report_leaves_it_to_a_resumed_search() -> None:
-    ended = conclude(Finished(is_stopped=True), replace(SILENT, stop_cause=StopCause.LIMIT), SCORE)
+    ended = ended_by(Finished(is_stopped=True), replace(SILENT, stop_cause=StopCause.LIMIT))
     assert ended.state is RunState.CANCELLED
 
 
 def test_a_run_that_finished_before_the_stop_took_effect_is_finished() -> None:
-    ended = conclude(Finished({"score": 0.5}), replace(RUNNING, stop_cause=StopCause.USER), SCORE)
+    ended = ended_by(Finished({"score": 0.5}), replace(RUNNING, stop_cause=StopCause.USER))
     assert ended.state is RunState.FINISHED
 
 
 def test_a_failure_keeps_its_kind_its_traceback_and_the_log() -> None:
     failed = Failed(FailureKind.USER_ERROR, "ValueError: no", "Traceback ...\nValueError: no")
-    ended = conclude(failed, RUNNING, SCORE)
+    ended = ended_by(failed, RUNNING)
     assert (ended.state, ended.failure) == (RunState.FAILED, FailureKind.USER_ERROR)
     assert ended.message == (
         "Traceback ...\nValueError: no\nIts log: /project/trial_0000/run-0.log"
@@ -91,5 +96,17 @@ def test_a_failure_keeps_its_kind_its_traceback_and_the_log() -> None:
 def test_how_a_broken_run_ends(
     failed: Failed, cause: StopCause | None, state: RunState, failure: FailureKind | None
 ) -> None:
-    ended = conclude(failed, replace(RUNNING, stop_cause=cause), SCORE)
+    ended = ended_by(failed, replace(RUNNING, stop_cause=cause))
     assert (ended.state, ended.failure) == (state, failure)
+
+
+def test_a_run_counts_what_those_that_it_continues_have_reported() -> None:
+    ended = conclude(
+        Finished(), SILENT, SCORE, [*RUNNING.observations, Observation(3, {"score": 0.5})]
+    )
+    assert (ended.metrics, ended.best_step) == ({"score": 0.5}, 3)
+
+
+def test_a_rule_gives_its_reason() -> None:
+    stopped = replace(RUNNING, stop_cause=StopCause.RULE, stop_reason="below the median")
+    assert ended_by(Finished(is_stopped=True), stopped).message == "below the median"

@@ -22,10 +22,11 @@ LAYERS = (
     "objective constraints outcome metrics trial ranking pareto events history resources layout",
     "learning",
     "oracles",
+    "pruners",
     "store",
     "devices",
     "executors",
-    "recorder settlement conclusion plan discovery end_rules asking runner scheduler",
+    "recorder settlement conclusion plan discovery end_rules asking runner scheduler simulation",
     "arguments lazy folds hypermodel frameworks applications",
     "program settings project processes child_self optuna_study results retention event_log notebook "
     "observers search job retraining refitting",

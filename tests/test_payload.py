@@ -213,7 +213,7 @@ def test_framework_that_a_module_of_the_user_imports_is_found(
 
 
 class LoadedOnDemand(ModuleType):
-    """A module that is half loaded while it is looked into for the first time, as TensorFlow's lazy ones are."""
+    """A module that is half loaded while it is first looked into, as TensorFlow's lazy ones are."""
 
     def __init__(self) -> None:
         super().__init__("loaded_on_demand")

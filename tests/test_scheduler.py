@@ -34,6 +34,7 @@ from aiotune.oracles.base import (
     Exhausted,
     Oracle,
     Promote,
+    Retire,
     Suggest,
     Verdict,
     Wait,
@@ -428,7 +429,35 @@ async def test_only_a_paused_trial_can_be_promoted(tmp_path: Path) -> None:
     oracle = ListOracle([Suggest({}, 0), Promote("0000", Budget(9))])
     executor = FakeExecutor(declaring(lambda hp: None, lambda _: 0.5))
     search = SearchOfFakes(oracle, executor, tmp_path)
-    with pytest.raises(FatalRuntimeError, match="only a paused trial can be promoted"):
+    with pytest.raises(FatalRuntimeError, match="promotes trial 0000, which is COMPLETED"):
+        await search.run()
+
+
+class Retiring(Halving):
+    """Retires the second trial as soon as it is paused."""
+
+    def ask(self, history: History, number: int) -> Answer:
+        if number == 2 and history.trial("0001").state is TrialState.PAUSED:
+            return Retire("0001")
+        return super().ask(history, number)
+
+
+async def test_a_retired_trial_ends_while_the_search_goes_on(tmp_path: Path) -> None:
+    search = SearchOfFakes(Retiring(), FakeExecutor(halving), tmp_path)
+    end = await search.run()
+    assert end.reason is EndReason.EXHAUSTED
+    first, second = search.history.trials.values()
+    assert (second.status, second.score) == ("COMPLETED", 1 / 2)
+    assert first.ended_after is not None
+    assert second.ended_after is not None
+    assert second.ended_after < first.ended_after
+
+
+async def test_only_a_paused_trial_can_be_retired(tmp_path: Path) -> None:
+    oracle = ListOracle([Suggest({}, 0), Retire("0000")])
+    executor = FakeExecutor(declaring(lambda hp: None, lambda _: 0.5))
+    search = SearchOfFakes(oracle, executor, tmp_path)
+    with pytest.raises(FatalRuntimeError, match="retires trial 0000, which is COMPLETED"):
         await search.run()
 
 

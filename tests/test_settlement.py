@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from aiotune.objective import Objective
-from aiotune.settlement import Policy, Work, broken_run, complete, has_nan, pending, settle
-from aiotune.trial import Budget, FailureKind, RunState, TrialState
+from aiotune.settlement import Policy, Work, broken_run, complete, has_nan, origin, pending, settle
+from aiotune.trial import Budget, FailureKind, Observation, Run, RunState, Trial, TrialState
 from tests.support.records import run, trial
 
 SCORE = Objective("score", "min")
@@ -27,12 +28,12 @@ def test_a_repeat_in_progress_or_done_needs_no_run(state: RunState) -> None:
 @pytest.mark.parametrize("state", [RunState.LOST, RunState.CANCELLED])
 def test_a_repeat_that_was_cut_off_is_run_again_as_the_same_attempt(state: RunState) -> None:
     cut = trial(run(state=state, attempt=1))
-    assert pending(cut, Policy(retries=2)) == [Work("0000", 1, 0, 1)]
+    assert pending(cut, Policy(retries=2)) == [Work("0000", 1, 0, 1, continues=0)]
 
 
 def test_a_failed_repeat_is_run_again_as_the_next_attempt() -> None:
     failed = trial(run(state=RunState.FAILED, failure=FailureKind.CRASH))
-    assert pending(failed, Policy(retries=1)) == [Work("0000", 1, 0, 1)]
+    assert pending(failed, Policy(retries=1)) == [Work("0000", 1, 0, 1, continues=0)]
 
 
 @pytest.mark.parametrize(
@@ -139,3 +140,54 @@ def test_a_failure_leaves_the_score_of_smaller_budgets() -> None:
     assert settled is not None
     assert (settled.status, settled.score) == (TrialState.FAILED, 2.0)
     assert (settled.failure, settled.message) == (FailureKind.CRASH, "SIGSEGV")
+
+
+def promoted(*runs: Run) -> Trial:
+    """Return a trial that trains for epochs 3 to 8, after a rung of 3."""
+    return replace(trial(*runs), state=TrialState.QUEUED, budget=Budget(9, 3))
+
+
+@pytest.mark.parametrize(
+    ("runs", "continues"),
+    [
+        ([], 0),
+        ([{"state": RunState.LOST}], 1),
+        ([{"state": RunState.CANCELLED}], 1),
+        ([{"state": RunState.FAILED, "failure": FailureKind.CRASH}], 1),
+        ([{"state": RunState.FAILED, "failure": FailureKind.NAN}], 0),
+    ],
+    ids=["promoted", "lost", "cancelled", "crashed", "an error of its own"],
+)
+def test_what_the_next_run_of_a_promoted_trial_goes_on_from(
+    runs: list[dict[str, Any]], continues: int
+) -> None:
+    first = replace(run(score=1.0), budget=Budget(3, is_last=False))
+    later = [replace(run(index=1, **each), budget=Budget(9, 3)) for each in runs]
+    (work,) = pending(promoted(first, *later), Policy(retries=1))
+    assert work.continues == continues
+
+
+def test_a_chain_of_runs_has_the_chance_of_its_first() -> None:
+    first = run(attempt=1)
+    second = replace(run(index=1), continues=0)
+    third = replace(run(index=2, attempt=3), continues=1)
+    assert origin(trial(first, second, third), third) == first
+
+
+def test_a_curve_has_each_step_once_and_the_later_run_wins() -> None:
+    lost = run(state=RunState.LOST, scores=(5.0, 4.0, 3.0))
+    later = replace(run(index=1), continues=0, observations=[Observation(2, {"score": 2.5})])
+    curve = trial(lost, later).curve(later)
+    assert [(each.step, each.metrics["score"]) for each in curve] == [(0, 5.0), (1, 4.0), (2, 2.5)]
+
+
+def test_a_curve_can_be_limited_to_one_budget() -> None:
+    first = replace(run(scores=(5.0, 4.0)), budget=Budget(2, is_last=False))
+    later = replace(
+        run(index=1),
+        continues=0,
+        budget=Budget(4, 2),
+        observations=[Observation(2, {"score": 1.0})],
+    )
+    assert [each.step for each in trial(first, later).curve(later)] == [0, 1, 2]
+    assert [each.step for each in trial(first, later).curve(later, of_budget=True)] == [2]

@@ -40,7 +40,7 @@ class Assignment:
     repeat: int
     attempt: int
     run: int
-    seed: int  # the study's; a run's own seed derives from (seed, stream, repeat, attempt)
+    seed: int  # the study's; a run's own seed derives from (seed, stream, repeat, seed_attempt)
     values: Mapping[str, Scalar]
     space: tuple[HyperParameter, ...]  # as known so far: the first declaration of a name holds
     draws_new_names: bool  # else a name without a value takes its default
@@ -50,6 +50,10 @@ class Assignment:
     gpus: tuple[str, ...] = ()  # UUIDs that the run may see; none: it must not touch a GPU
     cores: tuple[int, ...] = ()  # processor cores to stay on; none: all
     budget: Budget | None = None
+    continues: bool = False  # it goes on from the training state that its checkpoint directory has
+    seed_attempt: int = (
+        0  # the attempt that its seed derives from: that of the first run it goes on from
+    )
     folds: int = 1  # so many repeats in turn hold out each fold of the data once
     is_discovery: bool = False  # only meet the names of the space: build, do not train
 

@@ -92,6 +92,14 @@ class RunContext:
         return self.assignment.budget
 
     @property
+    def is_continued(self) -> bool:
+        """Whether an earlier run left its state in `checkpoint_dir`, for this one to go on from.
+
+        It was paused where the budget begins, or it was interrupted: by a crash, or with the search.
+        """
+        return self.assignment.continues
+
+    @property
     def folds(self) -> int:
         """How many folds the data are split into; 1 if they are not."""
         return self.assignment.folds
@@ -115,7 +123,7 @@ class RunContext:
 
     @property
     def seed(self) -> int:
-        """32 bits that belong to this run alone, the same when the search is run again."""
+        """32 bits of this run and of those that it continues, the same when the search is run again."""
         return run_seed(self.assignment)
 
     @property
@@ -197,9 +205,9 @@ class RunContext:
 
 
 def run_seed(assignment: Assignment) -> int:
-    """Return the run's own seed, 32 bits, from (seed, stream, repeat, attempt)."""
+    """Return the run's own seed, 32 bits, from (seed, stream, repeat, seed_attempt)."""
     draw = unit_draw(
-        assignment.seed, "run", assignment.stream, assignment.repeat, assignment.attempt
+        assignment.seed, "run", assignment.stream, assignment.repeat, assignment.seed_attempt
     )
     return int(draw * 2**32)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from aiotune.space import Scalar
 from aiotune.trial import Budget
 
-__all__ = ["Answer", "Exhausted", "Promote", "Suggest", "Wait"]
+__all__ = ["Answer", "Exhausted", "Promote", "Retire", "Suggest", "Wait"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +17,8 @@ class Suggest:
 
     Names that the program declares beyond them get their value from (seed, `stream`, name), and so do the
     seeds of its runs: a trial's chance depends on nothing else, however many run beside it.
+
+    parent: a trial that is paused where `budget` begins. The new one goes on from its training state.
     """
 
     values: Mapping[str, Scalar]
@@ -34,6 +36,13 @@ class Promote:
 
 
 @dataclass(frozen=True, slots=True)
+class Retire:
+    """A paused trial that will never be promoted: it ends COMPLETED, and its checkpoints need not stay."""
+
+    trial_id: str
+
+
+@dataclass(frozen=True, slots=True)
 class Wait:
     """Nothing to propose before something that is in flight ends. Never an answer with nothing in flight."""
 
@@ -45,4 +54,4 @@ class Exhausted:
     message: str | None = None
 
 
-Answer = Suggest | Promote | Wait | Exhausted
+Answer = Suggest | Promote | Retire | Wait | Exhausted

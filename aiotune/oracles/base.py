@@ -20,14 +20,24 @@ from aiotune.history import History
 from aiotune.hyperparameters import HyperParameters
 from aiotune.learning.priors import Priors
 from aiotune.objective import Objective, create_objective
-from aiotune.oracles.answers import Answer, Exhausted, Promote, Suggest, Wait
+from aiotune.oracles.answers import Answer, Exhausted, Promote, Retire, Suggest, Wait
 from aiotune.oracles.queued import PointQueue
 from aiotune.oracles.tried import Fill
 from aiotune.ranking import best_trials
 from aiotune.space import HyperParameter, Scalar, Space, Values, unit_draw
 from aiotune.trial import Observation, Trial, trial_id_of
 
-__all__ = ["Answer", "Exhausted", "Oracle", "Promote", "Suggest", "Verdict", "Wait", "synchronized"]
+__all__ = [
+    "Answer",
+    "Exhausted",
+    "Oracle",
+    "Promote",
+    "Retire",
+    "Suggest",
+    "Verdict",
+    "Wait",
+    "synchronized",
+]
 
 
 Count = TypeVar("Count", int, int | None)

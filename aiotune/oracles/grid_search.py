@@ -71,9 +71,9 @@ class GridSearchOracle(Oracle):
         try:
             path = grid.first_free()
         except _TooManyRefusals as error:
-            return Wait() if history.trials_in_flight() else Exhausted(str(error))
+            return Wait() if history.has_trials_in_flight else Exhausted(str(error))
         if path is None:
-            return Wait() if history.trials_in_flight() else Exhausted(grid.left_out())
+            return Wait() if history.has_trials_in_flight else Exhausted(grid.left_out())
         # No defaults beyond it: a name that the program does not meet here could count as a parent's value.
         return Suggest(path.values, stream=path.stream)
 

@@ -1,0 +1,1 @@
+"""Rules on running trials: which of them have no chance any more."""
