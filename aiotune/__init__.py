@@ -31,29 +31,48 @@ if TYPE_CHECKING:
     from aiotune.objective import Objective as Objective
     from aiotune.oracles.base import Oracle as Oracle
     from aiotune.oracles.base import synchronized as synchronized
+    from aiotune.pruners.base import Pruner as Pruner
+    from aiotune.pruners.curve import CurvePruner as CurvePruner
+    from aiotune.pruners.halving import SuccessiveHalvingPruner as SuccessiveHalvingPruner
+    from aiotune.pruners.patient import PatientPruner as PatientPruner
+    from aiotune.pruners.percentile import MedianPruner as MedianPruner
+    from aiotune.pruners.percentile import PercentilePruner as PercentilePruner
+    from aiotune.pruners.threshold import ThresholdPruner as ThresholdPruner
+    from aiotune.pruners.wilcoxon import WilcoxonPruner as WilcoxonPruner
     from aiotune.resources import Limits as Limits
     from aiotune.resources import Resources as Resources
     from aiotune.results import SearchResult as SearchResult
+    from aiotune.schedule import Schedule as Schedule
     from aiotune.search import Search as Search
     from aiotune.settings import Settings as Settings
+    from aiotune.simulation.curve import Curve as Curve
+    from aiotune.simulation.recorded import RecordedCurves as RecordedCurves
+    from aiotune.simulation.result import SimulationResult as SimulationResult
+    from aiotune.simulation.simulate import simulate as simulate
     from aiotune.trial import Trial as Trial
     from aiotune.tuner import Tuner as Tuner
+    from aiotune.tuners import ASHA as ASHA
     from aiotune.tuners import CMAES as CMAES
     from aiotune.tuners import TPE as TPE
     from aiotune.tuners import BayesianOptimization as BayesianOptimization
     from aiotune.tuners import GridSearch as GridSearch
     from aiotune.tuners import Hyperband as Hyperband
+    from aiotune.tuners import PopulationBasedTraining as PopulationBasedTraining
     from aiotune.tuners import QuasiRandom as QuasiRandom
     from aiotune.tuners import RandomForest as RandomForest
     from aiotune.tuners import RandomSearch as RandomSearch
+    from aiotune.tuners import Replay as Replay
     from aiotune.tuners import SimulatedAnnealing as SimulatedAnnealing
     from aiotune.tuners import SklearnTuner as SklearnTuner
 
 _HOMES = {
+    "ASHA": "aiotune.tuners",
     "AtLeast": "aiotune.constraints",
     "AtMost": "aiotune.constraints",
     "BayesianOptimization": "aiotune.tuners",
     "CMAES": "aiotune.tuners",
+    "Curve": "aiotune.simulation.curve",
+    "CurvePruner": "aiotune.pruners.curve",
     "EndReason": "aiotune.events",
     "GridSearch": "aiotune.tuners",
     "Hyperband": "aiotune.tuners",
@@ -61,22 +80,35 @@ _HOMES = {
     "HyperParameters": "aiotune.hyperparameters",
     "Lazy": "aiotune.lazy",
     "Limits": "aiotune.resources",
+    "MedianPruner": "aiotune.pruners.percentile",
     "MultiObjective": "aiotune.objective",
     "Near": "aiotune.learning.priors",
     "Objective": "aiotune.objective",
     "Oracle": "aiotune.oracles.base",
+    "PatientPruner": "aiotune.pruners.patient",
+    "PercentilePruner": "aiotune.pruners.percentile",
+    "PopulationBasedTraining": "aiotune.tuners",
+    "Pruner": "aiotune.pruners.base",
     "QuasiRandom": "aiotune.tuners",
     "RandomForest": "aiotune.tuners",
     "RandomSearch": "aiotune.tuners",
+    "RecordedCurves": "aiotune.simulation.recorded",
+    "Replay": "aiotune.tuners",
     "Resources": "aiotune.resources",
+    "Schedule": "aiotune.schedule",
     "Search": "aiotune.search",
     "SearchResult": "aiotune.results",
     "Settings": "aiotune.settings",
     "SimulatedAnnealing": "aiotune.tuners",
+    "SimulationResult": "aiotune.simulation.result",
     "SklearnTuner": "aiotune.tuners",
+    "SuccessiveHalvingPruner": "aiotune.pruners.halving",
     "TPE": "aiotune.tuners",
+    "ThresholdPruner": "aiotune.pruners.threshold",
     "Trial": "aiotune.trial",
     "Tuner": "aiotune.tuner",
+    "WilcoxonPruner": "aiotune.pruners.wilcoxon",
+    "simulate": "aiotune.simulation.simulate",
     "synchronized": "aiotune.oracles.base",
 }
 _MODULES = ("applications", "errors", "events", "oracles", "tuners")

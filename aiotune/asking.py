@@ -56,14 +56,17 @@ class _Preparation:
 class Asker:
     """The oracle of one search, as scheduler and runner call it: one call at a time.
 
-    One that asks on the loop is called at once, and never prepared.
+    One that asks on the loop is called at once, and never prepared. may_use_threads: False lets every oracle
+    ask on the loop: on a virtual clock, an answer takes no time.
     """
 
-    def __init__(self, oracle: Oracle, history: History, clock: Clock) -> None:
+    def __init__(
+        self, oracle: Oracle, history: History, clock: Clock, *, may_use_threads: bool = True
+    ) -> None:
         self._oracle = oracle
         self._history = history
         self._clock = clock
-        self._in_thread = oracle.asks_in_thread
+        self._in_thread = oracle.asks_in_thread and may_use_threads
         self._lock = anyio.Lock()  # held while a thread is in the oracle
         # One of its own: the threads that the loop shares may all be taken by the user's work.
         self._thread = anyio.CapacityLimiter(1)

@@ -12,7 +12,7 @@ from aiotune.outcome import score_of
 from aiotune.settlement import has_nan
 from aiotune.trial import FailureKind, Observation, Run, RunState, StopCause
 
-__all__ = ["LOG_MARK", "Conclusion", "conclude"]
+__all__ = ["LOG_MARK", "Conclusion", "conclude", "cut_off"]
 
 LOG_MARK = "Its log: "  # begins the last line of a failure's message
 
@@ -37,6 +37,8 @@ def conclude(
     `reports`: its own and those of the runs that it continues, under the same budget.
     """
     match outcome:
+        case Failed() if run.stop_cause is StopCause.RULE:
+            return _stopped(run, objective, reports)
         case Failed(is_lost=True):
             # The kind tells it from a run that was lost with the caller's own process.
             return Conclusion(RunState.LOST, failure=outcome.kind, message=outcome.message)
@@ -51,6 +53,23 @@ def conclude(
             return _finished(outcome, run, objective, reports)
         case _:
             assert_never(outcome)
+
+
+def cut_off(
+    run: Run,
+    objective: Objective,
+    reports: Sequence[Observation],
+    *,
+    state: RunState,
+    message: str,
+) -> Conclusion:
+    """Return how a run ended, with its process or its search, that told no end: in `state`, to be run again.
+
+    One that a rule had ended by then keeps what it had reached. reports: see `conclude`.
+    """
+    if run.stop_cause is StopCause.RULE:
+        return _stopped(run, objective, reports)
+    return Conclusion(state, message=message)
 
 
 def _failed(

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import anyio
 
 from aiotune import errors
-from aiotune.devices.pool import DevicePool, Lease
+from aiotune.devices.base import Pool
+from aiotune.devices.lease import Lease
 from aiotune.errors import ExecutorError, FatalError, FatalRuntimeError, StoreMismatch
 from aiotune.executors.base import Assignment, Execution, Executor, Failed, Finished, Met
 from aiotune.history import History
@@ -32,13 +33,20 @@ class Discovered:
 
 
 async def discover(
-    oracle: Oracle, layout: Layout, pool: DevicePool, executor: Executor, cpus: int | None = None
+    oracle: Oracle,
+    layout: Layout,
+    pool: Pool,
+    executor: Executor,
+    cpus: int | None = None,
+    *,
+    makes_directory: bool = True,
 ) -> Discovered:
     """Run the program once on a lease of the processor, without training, and return what it declares.
 
     Raises the error that the program raised.
     """
-    await anyio.Path(layout.trial(DISCOVERY)).mkdir(parents=True, exist_ok=True)
+    if makes_directory:
+        await anyio.Path(layout.trial(DISCOVERY)).mkdir(parents=True, exist_ok=True)
     async with pool.lease(Resources(gpus=0, cpus=cpus)) as lease:
         execution = await executor.start(_assignment(oracle, layout, lease))
         log = str(layout.run_log(DISCOVERY, 0)) if executor.writes_logs else None
@@ -110,6 +118,8 @@ def check_range(
     A name is exempt if the user gave it beforehand (that declaration wins), and if the program was seen
     to declare it with more than one range (the first one wins): `redeclared`, or seen earlier.
     """
+    if not declared:  # the case of nearly every run
+        return
     given = {each.identity for each in oracle.hyperparameters.space}
     checked = Space(
         each

@@ -13,7 +13,7 @@ from aiotune.events import EndReason, Event, Reported, TrialEnded, TrialPaused
 from aiotune.history import History
 from aiotune.objective import Objective
 from aiotune.resources import Limits
-from aiotune.trial import FailureKind, Trial, TrialState
+from aiotune.trial import TRIAL_MOVES, FailureKind, Trial, TrialState
 
 __all__ = ["EndRules", "Ending"]
 
@@ -48,10 +48,13 @@ class EndRules:
         self._most_failures = most_failures
         self._epochs = sum(len(run.observations) for t in history.trials.values() for run in t.runs)
         self._best: float | None = None
-        self._without_gain = 0  # trials in a row that ended without a better score
+        self._without_gain = (
+            0  # trials in a row that trained to their end and brought no better score
+        )
         self._ended_here = 0  # trials that ended in this session, since the last one paused
-        for trial in history.ended_trials():
-            self._learn(trial)
+        for trial, state in history.moves():
+            if state is TrialState.PAUSED or trial.state is state:
+                self._learn(trial, state)
 
     def already(self) -> Ending | None:
         """Return the limit that was reached before this session did anything."""
@@ -64,7 +67,7 @@ class EndRules:
                 self._epochs += 1
                 return self._epochs_spent() or self._target_reached(self._value(fact.metrics))
             case TrialEnded():
-                self._learn(self._history.trial(fact.trial_id))
+                self._learn(self._history.trial(fact.trial_id), fact.status)
                 self._ended_here += 1
                 return (
                     self._failures_in_a_row()
@@ -73,17 +76,21 @@ class EndRules:
                 )
             case TrialPaused():
                 self._ended_here = 0  # a success: the failures before it are none in a row
-                return None
+                self._learn(self._history.trial(fact.trial_id), TrialState.PAUSED)
+                return self._target_reached(fact.score)
             case _:
                 return None
 
-    def _learn(self, trial: Trial) -> None:
-        if trial.state is TrialState.DUPLICATE:
-            return
+    def _learn(self, trial: Trial, state: TrialState) -> None:
+        """Note what a trial has reached that moves to `state`.
+
+        A gain is one wherever it comes. The lack of one counts only for a trial that was to train no further:
+        others were not given the epochs to show what is in them.
+        """
         score = trial.score
         if score is not None and self._is_gain(score):
             self._best, self._without_gain = score, 0
-        else:
+        elif _had_its_chance(trial, state):
             self._without_gain += 1
 
     def _is_gain(self, score: float) -> bool:
@@ -135,6 +142,13 @@ class EndRules:
             "Every result so far is kept: mend the program and call search() again to go on."
         )
         return Ending(EndReason.FAILED, str(error), error)
+
+
+def _had_its_chance(trial: Trial, state: TrialState) -> bool:
+    """Tell whether a trial that moves to `state` has ended, and not for want of a promotion."""
+    if state in TRIAL_MOVES or state is TrialState.DUPLICATE:
+        return False
+    return state is not TrialState.COMPLETED or trial.budget is None or trial.budget.is_last
 
 
 def _failures_first(newest_first: Iterable[Trial]) -> Iterable[Trial]:

@@ -28,6 +28,7 @@ __all__ = [
     "ShuffledFolds",
     "SplitterFolds",
     "as_folds",
+    "classes_of",
 ]
 
 Indices = npt.NDArray[np.intp]
@@ -77,7 +78,7 @@ class ShuffledFolds(Folds):
         self.count(sample)
         assert sample.length is not None
         order = np.random.default_rng(_chance(seed)).permutation(sample.length)
-        classes = _classes(sample.y, self.folds)
+        classes = classes_of(sample.y, self.folds)
         if classes is not None:
             order = order[np.argsort(classes[order], kind="stable")]
         dealt = np.empty(sample.length, np.intp)
@@ -243,7 +244,7 @@ def _checked(split: Any, sample: Sample, fold: int) -> Split:
     return train, test
 
 
-def _classes(y: Any, least: int) -> Indices | None:
+def classes_of(y: Any, least: int) -> Indices | None:
     """Return the number of each row's class, (n,), or None if `y` has none that occur `least` times each."""
     if y is None:
         return None

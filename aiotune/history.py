@@ -51,7 +51,9 @@ class History:
         self._ended: list[str] = []
         self._open: dict[str, None] = {}  # an ordered set
         self._in_flight: dict[str, None] = {}  # of these, those that are not paused
-        self._moves: list[str] = []
+        self._unsettled: dict[str, None] = {}  # of these, those that may meet further names
+        self._moves: list[tuple[str, TrialState]] = []  # trial and where it went
+        self._meetings: list[str] = []
         self._duplicates = 0
         self._observations: dict[tuple[str, int], list[Observation]] = {}
         self._objective: Objective | None = None
@@ -104,7 +106,19 @@ class History:
 
         For readers that keep up with the search. Each trial is given as it is now.
         """
-        return [self._trials[trial_id] for trial_id in self._moves[after:]]
+        return [trial for trial, _ in self.moves(after)]
+
+    def moves(self, after: int = 0) -> list[tuple[Trial, TrialState]]:
+        """Return the same with the state that each move led to, which the trial may have left since."""
+        return [(self._trials[trial_id], state) for trial_id, state in self._moves[after:]]
+
+    def unsettled_trials(self) -> list[Trial]:
+        """Return the trials in flight whose names are not all known yet."""
+        return [self._trials[trial_id] for trial_id in self._unsettled]
+
+    def met_trials(self, after: int = 0) -> list[Trial]:
+        """Return the trial of every news of names that one met, as `moved_trials` does."""
+        return [self._trials[trial_id] for trial_id in self._meetings[after:]]
 
     def newest_ended(self) -> Iterator[Trial]:
         """Yield the trials that are over, the last to end first."""
@@ -130,7 +144,9 @@ class History:
         taken._ended = list(self._ended)
         taken._open = dict(self._open)
         taken._in_flight = dict(self._in_flight)
+        taken._unsettled = dict(self._unsettled)
         taken._moves = list(self._moves)
+        taken._meetings = list(self._meetings)
         taken._observations = dict(self._observations)
         for trial in self.open_trials():
             for run in trial.runs:
@@ -212,7 +228,8 @@ class History:
         self._order.append(fact.trial_id)
         self._open[fact.trial_id] = None
         self._in_flight[fact.trial_id] = None
-        self._moves.append(fact.trial_id)
+        self._unsettled[fact.trial_id] = None
+        self._moves.append((fact.trial_id, TrialState.QUEUED))
 
     def _meet(self, fact: TrialMet) -> None:
         """Take in the names met: with them all, they are the point; before, other values may be met yet."""
@@ -224,6 +241,8 @@ class History:
             values={**known, **fact.values},
             is_path_complete=fact.is_complete,
         )
+        self._meetings.append(fact.trial_id)
+        self._note_flight(self._trials[fact.trial_id])
 
     def _start_run(self, fact: RunStarted) -> None:
         observations = self._observations.setdefault((fact.trial_id, fact.run), [])
@@ -238,11 +257,11 @@ class History:
             continues=fact.continues,
             observations=observations,
         )
-        trial = self.trial(fact.trial_id).with_run(run)
+        trial = self.trial(fact.trial_id)
         if trial.state is TrialState.RUNNING:
-            self._trials[fact.trial_id] = trial
+            self._trials[fact.trial_id] = trial.with_run(run)
         else:
-            self._move(trial, TrialState.RUNNING)
+            self._move(trial, TrialState.RUNNING, runs=(*trial.runs, run))
 
     def _end_trial(self, fact: TrialEnded) -> None:
         self._move(
@@ -269,8 +288,18 @@ class History:
         """Let `trial`, which may be newer than the one that is known, be in another state."""
         trial_id = trial.trial_id
         self._trials[trial_id] = moved = trial.moved(state, **changes)
-        self._moves.append(trial_id)
-        if moved.is_over or state is TrialState.PAUSED:
-            self._in_flight.pop(trial_id, None)
-        else:
-            self._in_flight[trial_id] = None
+        self._moves.append((trial_id, state))
+        self._note_flight(moved)
+
+    def _note_flight(self, trial: Trial) -> None:
+        """Keep up the sets of trials in flight."""
+        trial_id = trial.trial_id
+        is_in_flight = not trial.is_over and trial.state is not TrialState.PAUSED
+        for trials, is_in in (
+            (self._in_flight, is_in_flight),
+            (self._unsettled, is_in_flight and not trial.is_path_complete),
+        ):
+            if is_in:
+                trials[trial_id] = None
+            else:
+                trials.pop(trial_id, None)

@@ -17,7 +17,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["Layout", "Retrained", "unfinished"]
+__all__ = ["BEFORE", "LAST_STATE", "Layout", "Retrained", "unfinished"]
+
+# In a repeat's directory: the training that a later run goes on from, and all as it was before an epoch.
+LAST_STATE = "last.state"
+BEFORE = "before-"
 
 
 def unfinished(path: Path) -> Path:

@@ -41,3 +41,4 @@ class Plan:
     pruner: Pruner | None = None
     has_discovery: bool = False  # the program can tell its names without training
     hooks: Hooks = field(default_factory=Hooks)
+    is_simulated: bool = False  # on a virtual clock: no thread is used, no file is written

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import anyio
 
@@ -42,24 +42,34 @@ class Recorder:
         """
         if self._failure is not None:
             raise self._failure
-        with anyio.CancelScope(shield=True):
-            try:
-                with anyio.fail_after(longest_seconds):
-                    number = await self._store.append(*facts)
-            except TimeoutError as error:
-                self._failure = StoreUnwritable(
-                    f"the store did not answer for {longest_seconds:.0f} s: is the disk hung, or the "
-                    "database locked by another program?"
-                )
-                raise self._failure from error
-            for fact in facts:
-                self.history.apply(fact)
+        if self._store.never_waits:  # then no cancellation can come in between either
+            number = await self._write(facts)
+        else:
+            number = await self._write_shielded(facts, longest_seconds)
         if number != self.history.length:
             raise FatalRuntimeError(
                 f"fact {number} was applied as fact {self.history.length}: the store is out of order"
             )
         for fact in facts:
             self._show(fact)
+
+    async def _write_shielded(self, facts: Sequence[Event], longest_seconds: float) -> int:
+        try:
+            with anyio.fail_after(longest_seconds, shield=True):
+                return await self._write(facts)
+        except TimeoutError as error:
+            self._failure = StoreUnwritable(
+                f"the store did not answer for {longest_seconds:.0f} s: is the disk hung, or the "
+                "database locked by another program?"
+            )
+            raise self._failure from error
+
+    async def _write(self, facts: Sequence[Event]) -> int:
+        """Return the number of the last fact, once it is stored and applied."""
+        number = await self._store.append(*facts)
+        for fact in facts:
+            self.history.apply(fact)
+        return number
 
     def _show(self, fact: Event) -> None:
         for observer in self._observers:

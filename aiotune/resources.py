@@ -63,7 +63,8 @@ class Limits:
 
     max_time: seconds from the start of `search()`. trial_timeout: seconds that one run may take.
     max_epochs: steps reported by all runs together. target: a score that is good enough.
-    patience: so many trials in a row that ended without a better score.
+    patience: so many trials in a row that ended without a better score. Of a trial that waited for a promotion
+    in vain (Hyperband), only a better score counts.
 
     Runs in progress are asked to stop; their trials keep the best score so far.
     """

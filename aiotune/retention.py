@@ -1,16 +1,20 @@
-"""Which checkpoints stay: of the best trials, of those on the front, and of every trial that is not over."""
+"""Which checkpoints stay: of the best trials, of those on the front, and of every trial that is not over.
+
+Of a trial that is over only the best epoch stays: nobody goes on from its last one.
+"""
 
 from __future__ import annotations
 
 import logging
 import shutil
+from contextlib import suppress
 from pathlib import Path
 
 import anyio
 
 from aiotune.events import Event, TrialEnded
 from aiotune.history import History
-from aiotune.layout import Layout
+from aiotune.layout import BEFORE, LAST_STATE, Layout
 from aiotune.objective import Objective
 from aiotune.pareto import pareto_front
 from aiotune.ranking import best_trials
@@ -24,7 +28,7 @@ _LOG = logging.getLogger("aiotune")
 class Janitor:
     """Deletes the checkpoints of trials that are over and not among the best `keep`. An observer.
 
-    Where the objective is a front, its trials are kept as well, however many they are.
+    Where the objective is a front, its trials are kept as well, however many they are; with 0, none are.
     """
 
     def __init__(self, layout: Layout, objective: Objective, keep: int) -> None:
@@ -32,7 +36,7 @@ class Janitor:
         self._objective = objective
         self._keep = keep
         self._kept: set[str] | None = None  # the best trials so far
-        self._doomed: list[str] = []
+        self._doomed: list[tuple[str, bool]] = []  # trials, and whether their best epoch stays
         self._changed = anyio.Event()
 
     def __call__(self, event: Event, history: History) -> None:
@@ -45,10 +49,14 @@ class Janitor:
         kept = {trial.trial_id for trial in best}
         over = {each for each in candidates - kept if history.trial(each).is_over}
         self._kept = kept
-        self._doomed.extend(sorted(over))
+        if event.trial_id not in over:
+            self._doomed.append((event.trial_id, True))
+        self._doomed.extend((each, False) for each in sorted(over))
         self._wake()
 
     def _best(self, trials: list[Trial]) -> list[Trial]:
+        if self._keep == 0:
+            return []
         best = best_trials(trials, self._objective, self._keep)
         return best + pareto_front(trials, self._objective) if self._objective.seeks_front else best
 
@@ -59,7 +67,8 @@ class Janitor:
             try:
                 await anyio.to_thread.run_sync(self._delete, doomed)
             except Exception:  # a janitor must never change a search
-                _LOG.exception("checkpoints of trials %s could not be deleted", ", ".join(doomed))
+                names = ", ".join(trial_id for trial_id, _ in doomed)
+                _LOG.exception("checkpoints of trials %s could not be deleted", names)
             del self._doomed[: len(doomed)]
             self._wake()
             while not self._doomed:
@@ -74,7 +83,18 @@ class Janitor:
         self._changed.set()
         self._changed = anyio.Event()
 
-    def _delete(self, trial_ids: list[str]) -> None:
-        for trial_id in trial_ids:
+    def _delete(self, doomed: list[tuple[str, bool]]) -> None:
+        for trial_id, keeps_best in doomed:
             for path in self._layout.trial(trial_id).glob("repeat-*"):
-                shutil.rmtree(Path(path), ignore_errors=True)
+                if keeps_best:
+                    _trim(path)
+                else:
+                    shutil.rmtree(path, ignore_errors=True)
+
+
+def _trim(directory: Path) -> None:
+    """Delete what a repeat's later runs would go on from."""
+    with suppress(OSError):
+        (directory / LAST_STATE).unlink(missing_ok=True)
+    for former in directory.glob(f"{BEFORE}*"):
+        shutil.rmtree(former, ignore_errors=True)

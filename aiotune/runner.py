@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Iterator
-from contextlib import aclosing, suppress
+from contextlib import AbstractAsyncContextManager, aclosing, nullcontext, suppress
 from dataclasses import replace
 from typing import assert_never
 
@@ -12,7 +12,7 @@ import anyio
 
 from aiotune.asking import Asker
 from aiotune.clock import Clock
-from aiotune.conclusion import Conclusion, conclude
+from aiotune.conclusion import Conclusion, conclude, cut_off
 from aiotune.constraints import missing_of
 from aiotune.devices.pool import Lease
 from aiotune.discovery import check_range, fatal_error
@@ -42,7 +42,8 @@ from aiotune.executors.base import (
 from aiotune.history import History
 from aiotune.oracles.base import Oracle, Verdict
 from aiotune.plan import Plan
-from aiotune.settlement import Settlement, broken_run, complete, origin, settle
+from aiotune.settlement import Settlement, broken_run, complete, origin, pruned, settle
+from aiotune.tasks import Turns
 from aiotune.trial import Observation, Run, RunState, StopCause, Trial, TrialState
 
 __all__ = ["RunKey", "Runner", "Spawn", "Task"]
@@ -86,6 +87,7 @@ class Runner:
         self._plan = plan
         self._clock = clock
         self._executions: dict[RunKey, Execution | None] = {}
+        self._turns = Turns()
         self._noted: set[str] = set()
         self._begun: set[str] = set()  # trials whose begin this process has announced
         # Names whose range an earlier session stored: a program that contradicts them has changed.
@@ -94,6 +96,19 @@ class Runner:
     @property
     def active(self) -> frozenset[RunKey]:
         return frozenset(self._executions)
+
+    @property
+    def count(self) -> int:
+        """How many runs are active."""
+        return len(self._executions)
+
+    def turn(self, trial_id: str) -> AbstractAsyncContextManager[None]:
+        """Hold this while a fact is found and written that starts or ends a run, if a trial may have several.
+
+        A fact takes a moment to be written, in which no other task must decide by what was before it: a trial
+        would end while a run of it is being started.
+        """
+        return nullcontext() if self._plan.policy.repeats == 1 else self._turns.of(trial_id)
 
     def adopt(self, trial_id: str, run: int) -> None:
         """Take charge of a run whose start is recorded; `perform` must follow."""
@@ -117,15 +132,26 @@ class Runner:
         self, keys: Iterable[RunKey], cause: StopCause, reason: str | None = None
     ) -> None:
         """Ask runs in progress to stop; a run that was asked before keeps its cause."""
-        asked = [key for key in sorted(keys) if self._may_stop(key)]
-        if not asked:
-            return
+        requests = self._requests(keys, cause, reason)
+        if requests:
+            await self._record(*requests)
+            self._pass_on(requests)
+
+    def _requests(
+        self, keys: Iterable[RunKey], cause: StopCause, reason: str | None
+    ) -> list[StopRequested]:
+        """Return the facts that runs are asked to stop: those that were not asked before."""
         now = self._clock.now()
-        await self._record(*(StopRequested(now, *key, cause, reason) for key in asked))
-        for key in asked:
-            execution = self._executions.get(key)
-            if execution is not None:
-                execution.request_stop(cause.value)
+        asked = [key for key in sorted(keys) if self._may_stop(key)]
+        return [StopRequested(now, *key, cause, reason) for key in asked]
+
+    def _pass_on(self, facts: Iterable[Event]) -> None:
+        """Ask those runs to stop of which it is recorded."""
+        for fact in facts:
+            if isinstance(fact, StopRequested):
+                execution = self._executions.get((fact.trial_id, fact.run))
+                if execution is not None:
+                    execution.request_stop(fact.cause.value)
 
     def _may_stop(self, key: RunKey) -> bool:
         run = self._run(key)
@@ -251,15 +277,14 @@ class Runner:
         trial_id, run = key
         if self._run(key).stop_cause in (StopCause.DUPLICATE, StopCause.CONSTRAINT):
             return
-        await self._record(
-            Reported(self._clock.now(), trial_id, run, observed.step, dict(observed.metrics))
-        )
-        observation = Observation(observed.step, observed.metrics)
+        step = observed.step + self._history.trial(trial_id).first_step(self._run(key))
+        await self._record(Reported(self._clock.now(), trial_id, run, step, dict(observed.metrics)))
+        observation = Observation(step, observed.metrics)
         match await self._asker.judge(trial_id, observation):
             case Verdict.CONTINUE:
                 await self._prune(key)
             case Verdict.STOP:
-                await self.stop(self._runs_of(trial_id), StopCause.RULE)
+                await self._rule_out(trial_id)
             case Verdict.PAUSE:
                 await self.stop(self._runs_of(trial_id), StopCause.PAUSE)
 
@@ -270,7 +295,11 @@ class Runner:
             return
         reason = pruner.judge(self._history, self._history.trial(key[0]), self._run(key))
         if reason is not None:
-            await self.stop(self._runs_of(key[0]), StopCause.RULE, reason)
+            await self._rule_out(key[0], reason)
+
+    async def _rule_out(self, trial_id: str, reason: str | None = None) -> None:
+        async with self.turn(trial_id):
+            await self.stop(self._runs_of(trial_id), StopCause.RULE, reason)
 
     def _on_noted(self, noted: Noted) -> None:
         if noted.message not in self._noted:
@@ -284,8 +313,10 @@ class Runner:
 
     async def _conclude(self, key: RunKey, outcome: Finished | Failed) -> None:
         """Record the run's end together with what follows from it for the trial, in one transaction."""
-        run = self._run(key)
-        reports = self._history.trial(key[0]).curve(run, of_budget=True)
+        run, trial = self._run(key), self._history.trial(key[0])
+        reports = trial.curve(run, of_budget=True)
+        if isinstance(outcome, Finished) and outcome.best_step is not None:
+            outcome = replace(outcome, best_step=outcome.best_step + trial.first_step(run))
         concluded = conclude(outcome, run, self._oracle.objective, reports)
         end = _run_ended(self._clock.now(), key, concluded)
         if isinstance(outcome, Failed) and outcome.is_fatal:
@@ -295,13 +326,13 @@ class Runner:
         if end.state is RunState.FINISHED and missing is not None:
             await self._record(replace(end, state=RunState.CANCELLED, metrics={}, message=missing))
             raise FatalValueError(missing)
-        trial = self._history.after_run(end)
-        settlement = list(self._settlement(trial))
-        await self._record(end, *settlement)
-        if settlement:
+        async with self.turn(key[0]):
+            trial = self._history.after_run(end)
+            settlement = list(self._settlement(trial)) or self._judged_repeats(trial)
+            await self._record(end, *settlement)
+            self._pass_on(settlement)
+        if any(isinstance(each, TrialEnded | TrialPaused) for each in settlement):
             await self._tell(trial.trial_id)
-        else:  # two runs may end at one moment, and neither have seen the other's end
-            await self.settle(trial.trial_id)
         if broken_run(trial, self._plan.policy) is not None:
             await self.stop(self._runs_of(trial.trial_id), StopCause.SIBLING)
 
@@ -331,6 +362,20 @@ class Runner:
         else:
             yield _trial_ended(now, trial.trial_id, ended)
 
+    def _judged_repeats(self, trial: Trial) -> list[Event]:
+        """Return what follows if the pruner gives a trial no further repeat: requests to stop, or its end."""
+        pruner = self._plan.pruner
+        if pruner is None or not pruner.judges_ends or trial.state is not TrialState.RUNNING:
+            return []
+        reason = pruner.judge_repeats(self._history, trial)
+        if reason is None:
+            return []
+        left = [(trial.trial_id, run.index) for run in trial.runs if not run.is_over]
+        if left:
+            return [*self._requests(left, StopCause.RULE, reason)]
+        ended = pruned(trial, self._plan.policy, self._oracle.objective, reason)
+        return [_trial_ended(self._clock.now(), trial.trial_id, ended)]
+
     async def _tell(self, trial_id: str) -> None:
         """Tell the oracle, and the owner, of a trial that is over or paused."""
         trial = self._history.trial(trial_id)
@@ -340,12 +385,22 @@ class Runner:
 
     async def _abandon(self, key: RunKey) -> None:
         """Record that a run was cut off, unless its end is there already. A resumed search runs it again."""
-        if self._run(key).is_over:
+        run = self._run(key)
+        if run.is_over:
             return
-        cut = Conclusion(RunState.CANCELLED, message="the search was cancelled")
-        await self._record(
-            _run_ended(self._clock.now(), key, cut), longest_seconds=_LONGEST_CLEANUP_SECONDS
-        )
+        cut = self._cut_off(key[0], run, RunState.CANCELLED, "the search was cancelled")
+        await self._record(cut, longest_seconds=_LONGEST_CLEANUP_SECONDS)
+
+    def lost(self, trial: Trial, run: Run) -> RunEnded:
+        """Return the end of a run that an earlier process left in progress."""
+        message = "the process that ran it is gone"
+        return self._cut_off(trial.trial_id, run, RunState.LOST, message)
+
+    def _cut_off(self, trial_id: str, run: Run, state: RunState, message: str) -> RunEnded:
+        reports = self._history.trial(trial_id).curve(run, of_budget=True)
+        objective = self._oracle.objective
+        ended = cut_off(run, objective, reports, state=state, message=message)
+        return _run_ended(self._clock.now(), (trial_id, run.index), ended)
 
 
 def _continues(trial: Trial, run: Run) -> bool:

@@ -17,7 +17,8 @@ from anyio.abc import TaskGroup
 
 from aiotune.asking import Asked, Asker
 from aiotune.clock import Clock
-from aiotune.devices.pool import DevicePool, Lease
+from aiotune.devices.base import Pool
+from aiotune.devices.lease import Lease
 from aiotune.discovery import check_range, discover
 from aiotune.end_rules import Ending, EndRules
 from aiotune.errors import FatalRuntimeError, StoreError
@@ -25,7 +26,6 @@ from aiotune.events import (
     EndReason,
     Event,
     Reported,
-    RunEnded,
     RunStarted,
     SearchEnded,
     SpaceGrew,
@@ -34,13 +34,15 @@ from aiotune.events import (
 )
 from aiotune.executors.base import Executor
 from aiotune.hyperparameters import HyperParameters
+from aiotune.inheritance import inherit
 from aiotune.oracles.base import Exhausted, Oracle, Promote, Retire, Suggest, Wait
 from aiotune.plan import Plan
 from aiotune.recorder import LONGEST_WRITE_SECONDS, Recorder
 from aiotune.resources import Resources
+from aiotune.run_queue import RunQueue
 from aiotune.runner import RunKey, Runner, Spawn, Task
 from aiotune.settlement import Work, pending
-from aiotune.trial import RunState, StopCause, Trial, TrialState, trial_id_of
+from aiotune.trial import Budget, StopCause, Trial, TrialState, trial_id_of
 
 __all__ = ["Scheduler"]
 
@@ -55,7 +57,7 @@ class Scheduler:
         *,
         oracle: Oracle,
         recorder: Recorder,
-        pool: DevicePool,
+        pool: Pool,
         executor: Executor,
         plan: Plan,
         clock: Clock,
@@ -67,7 +69,8 @@ class Scheduler:
         self._executor = executor
         self._plan = plan
         self._clock = clock
-        self._asker = Asker(oracle, self._history, clock)
+        self._asker = Asker(oracle, self._history, clock, may_use_threads=not plan.is_simulated)
+        self._queue = RunQueue(self._history, plan.policy)
         self._runner = Runner(
             oracle=oracle,
             asker=self._asker,
@@ -86,7 +89,7 @@ class Scheduler:
             plan.policy.bounds,
         )
         self._changed = anyio.Event()
-        self._waiting: dict[str, str] = {}
+        self._waiting: dict[str, Resources] = {}  # by trial: what it lacked when last looked at
         self._ending: Ending | None = None
         self._stop_cause: StopCause | None = None  # what runs in progress are asked to stop for
         self._error: Exception | None = None
@@ -95,7 +98,10 @@ class Scheduler:
     @property
     def waiting(self) -> Mapping[str, str]:
         """The trials that wait for a device, each with its reason."""
-        return dict(self._waiting)
+        return {
+            trial_id: f"no device is free for {resources}"
+            for trial_id, resources in self._waiting.items()
+        }
 
     @property
     def running(self) -> frozenset[RunKey]:
@@ -153,12 +159,12 @@ class Scheduler:
         if self._needs_discovery():
             await self._discover(tasks)
         while True:
-            changed = self._changed  # taken before looking, so that no change is missed
+            changed = self._next_change()
             if self._ending is not None and self._ending.error is not None:
                 raise self._ending.error
             if await self._start_next(spawn):
                 continue
-            if self._ending is not None and not self._runner.active:
+            if self._ending is not None and not self._runner.count:
                 return await self._complete_paused_trials()
             await changed.wait()
 
@@ -168,7 +174,7 @@ class Scheduler:
         Whoever starts runs may be waiting for a hook or for the oracle.
         """
         while True:
-            changed = self._changed
+            changed = self._next_change()
             if self._stop_cause is not None:
                 await self._runner.stop(self._runner.active, self._stop_cause)
             await changed.wait()
@@ -198,6 +204,7 @@ class Scheduler:
     async def _record(self, *facts: Event, longest_seconds: float = LONGEST_WRITE_SECONDS) -> None:
         await self._recorder.record(*facts, longest_seconds=longest_seconds)
         for fact in facts:
+            self._queue.note(fact)
             if ending := self._rules.after(fact):
                 self._finish(ending, StopCause.LIMIT)
         if not isinstance(facts[-1], Reported):  # a report alone lets nothing new start
@@ -223,15 +230,19 @@ class Scheduler:
 
     def _wake(self) -> None:
         self._changed.set()
-        self._changed = anyio.Event()
+
+    def _next_change(self) -> anyio.Event:
+        """Return what the next `_wake` sets. To be taken before looking, so that no change is missed."""
+        if self._changed.is_set():
+            self._changed = anyio.Event()
+        return self._changed
 
     # --- opening ---
 
     async def _adopt_open_trials(self) -> None:
         """Mark the runs that an earlier process left in progress, and end trials that need no further run."""
-        lost = "the process that ran it is gone"
         facts = [
-            RunEnded(self._clock.now(), trial.trial_id, run.index, RunState.LOST, {}, message=lost)
+            self._runner.lost(trial, run)
             for trial in self._history.open_trials()
             for run in trial.runs
             if not run.is_over
@@ -254,7 +265,14 @@ class Scheduler:
                 tasks.start_soon(self._end_discovery_after, longest)
             resources, layout = self._plan.resources, self._plan.layout
             cpus = None if callable(resources) else resources.cpus
-            found = await discover(self._oracle, layout, self._pool, self._executor, cpus)
+            found = await discover(
+                self._oracle,
+                layout,
+                self._pool,
+                self._executor,
+                cpus,
+                makes_directory=not self._plan.is_simulated,
+            )
             check_range(self._history, self._oracle, found.space, found.redeclared)
             added = tuple(each for each in found.space if each not in self._history.space)
             redeclared = found.redeclared - self._history.redeclared - self._oracle.given
@@ -289,14 +307,15 @@ class Scheduler:
     async def _start_pending(self, spawn: Spawn) -> bool:
         """Start the oldest run that fits what is free; one that does not fit holds no other up."""
         self._waiting.clear()
-        for trial in self._history.trials_in_flight():
-            for work in pending(trial, self._plan.policy):
-                resources = self._resources_of(trial)
-                lease = self._pool.lease_nowait(resources)
-                if lease is not None:
-                    await self._start(work, trial, lease, spawn)
-                    return True
-                self._waiting[trial.trial_id] = f"no device is free for {resources}"
+        refused: set[Resources] = set()  # in this look, during which nothing is given back
+        for trial, works in self._queue:
+            resources = self._resources_of(trial)
+            lease = None if resources in refused else self._pool.lease_nowait(resources)
+            if lease is not None:
+                await self._start(works[0], trial, lease, spawn)
+                return True
+            refused.add(resources)
+            self._waiting[trial.trial_id] = resources
         return False
 
     def _resources_of(self, trial: Trial) -> Resources:
@@ -322,25 +341,30 @@ class Scheduler:
         layout = self._plan.layout
         log = layout.run_log(trial.trial_id, work.run) if self._executor.writes_logs else None
         try:
-            await anyio.Path(layout.trial(trial.trial_id)).mkdir(parents=True, exist_ok=True)
-            await self._record(
-                RunStarted(
-                    self._clock.now(),
-                    trial.trial_id,
-                    work.run,
-                    work.repeat,
-                    work.attempt,
-                    lease.names,
-                    None if log is None else str(log),
-                    trial.budget,
-                    work.continues,
+            if not self._plan.is_simulated:
+                directory = anyio.Path(layout.trial(trial.trial_id))
+                await directory.mkdir(parents=True, exist_ok=True)
+            async with self._runner.turn(trial.trial_id):
+                if work not in pending(self._history.trial(work.trial_id), self._plan.policy):
+                    return lease.release()  # another run of the trial has ended it meanwhile
+                await self._record(
+                    RunStarted(
+                        self._clock.now(),
+                        trial.trial_id,
+                        work.run,
+                        work.repeat,
+                        work.attempt,
+                        lease.names,
+                        None if log is None else str(log),
+                        trial.budget,
+                        work.continues,
+                    )
                 )
-            )
+                self._runner.adopt(trial.trial_id, work.run)
         except BaseException:
             lease.release()
             raise
-        self._runner.adopt(trial.trial_id, work.run)
-        spawn(self._perform, (trial.trial_id, work.run), lease, spawn)
+        return spawn(self._perform, (trial.trial_id, work.run), lease, spawn)
 
     async def _perform(self, key: RunKey, lease: Lease, spawn: Spawn) -> None:
         try:
@@ -352,7 +376,7 @@ class Scheduler:
 
     def _prepare(self, spawn: Spawn) -> None:
         """Let the next trial be asked for while others run. What waits for a device already comes before it."""
-        if len(self._runner.active) > 1 and not self._waiting and not self._is_full():
+        if self._runner.count > 1 and not self._waiting and not self._is_full():
             self._asker.prepare(self._history.next_number, spawn)
 
     async def _ask(self) -> bool:
@@ -412,10 +436,13 @@ class Scheduler:
         return trial
 
     async def _create(self, answer: Suggest, asked: Asked) -> None:
+        trial_id = trial_id_of(asked.number)
+        if answer.parent is not None:
+            await self._inherit(answer.parent, trial_id, answer.budget)
         await self._record(
             TrialCreated(
                 self._clock.now(),
-                trial_id=trial_id_of(asked.number),
+                trial_id=trial_id,
                 number=asked.number,
                 stream=answer.stream,
                 values=dict(answer.values),
@@ -424,6 +451,18 @@ class Scheduler:
                 parent=answer.parent,
             )
         )
+
+    async def _inherit(self, parent: str, child: str, budget: Budget | None) -> None:
+        """Let a trial to come begin with the checkpoints of one that waits where its budget begins."""
+        trial = self._paused(parent, "derives a trial from")
+        reached = None if trial.budget is None else trial.budget.epochs
+        if budget is None or budget.initial_epoch != reached:
+            raise FatalRuntimeError(
+                f"{type(self._oracle).__name__}.ask() derives a trial with {budget} from trial {parent}, which "
+                f"is paused after epoch {reached}: its budget must begin there"
+            )
+        if not self._plan.is_simulated:
+            await anyio.to_thread.run_sync(inherit, self._plan.layout, parent, child)
 
     def _is_full(self) -> bool:
         most = self._oracle.max_trials

@@ -75,6 +75,9 @@ class Search:
         self._args = args
         self._kwargs = dict(kwargs)
         self._folds = tuner.count_folds(args, kwargs)
+        if project.settings.pruner is not None:
+            repeats = tuner.executions_per_trial * self._folds
+            project.settings.pruner.check(tuner.objective, repeats)
         self._verbose: Verbose = kwargs.get("verbose", display)
         self._clock = clock or SystemClock()
         self._world = World.current()
@@ -330,7 +333,8 @@ class Search:
         keep = self._project.settings.keep_checkpoints
         if keep == "all":
             return []
-        janitor = Janitor(self._project.layout, self._tuner.objective, keep)
+        count = 0 if keep == "none" else keep
+        janitor = Janitor(self._project.layout, self._tuner.objective, count)
         self._tasks.start_soon(janitor.work)
         stack.push_async_callback(janitor.wait_idle)
         return [janitor]
@@ -346,6 +350,7 @@ class Search:
                 bounds=oracle.bounds,
             ),
             limits=settings.limits,
+            pruner=settings.pruner,
             resources=settings.resources,
             # A setup is tried out before the first trial, too.
             has_discovery=tuner.has_discovery or settings.setup is not None,

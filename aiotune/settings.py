@@ -15,6 +15,7 @@ from aiotune.folds import as_folds
 from aiotune.hyperparameters import HyperParameters
 from aiotune.learning.priors import Priors
 from aiotune.oracles.base import Oracle
+from aiotune.pruners.base import Pruner
 from aiotune.recorder import Observer
 from aiotune.resources import Limits, Resources
 
@@ -28,15 +29,20 @@ class Settings:
     max_concurrent_trials: runs at a time; None: one for each GPU, or as many as the processor allows.
     gpus: "auto", "require" (an error if there is none), 0 (the processor only), or a list of UUIDs.
     resources: what one run needs, or a function of its hyperparameters that returns that.
-    limits: when the search ends by itself. executor: "auto" (an `async def run_trial` runs in the loop, all
-    else in child processes), "process", "inline" (in the caller's thread, blocking it: for a debugger), or
-    an Executor. preload: modules that the fork server imports before it forks; None: found out.
+    limits: when the search ends by itself. pruner: a rule that ends trials early which have no chance, such
+    as `aiotune.MedianPruner()`; rules are joined with `&` and `|`.
+    executor: "auto" (an `async def run_trial` runs in the loop, all else in child processes), "process",
+    "inline" (in the caller's thread, blocking it: for a debugger), or an Executor.
+    preload: modules that the fork server imports before it forks; None: found out.
     setup: a function without arguments that each child calls first of all user code, to set up its world.
     start_method: "fork" (from a server that has the frameworks imported; Linux), "spawn" (a new interpreter
     for each run), "auto": fork where that is safe.
     grace_seconds: what a run that is asked to stop may take for its current batch and its checkpoint.
-    keep_checkpoints: of so many best trials; "all": of every trial. durability: "process" (facts survive
-    `kill -9`), "full" (they survive a power loss, at the price of a disk flush for each).
+    checkpoint_every: seconds between two states of a Keras model in training, at least, that a run goes on from
+    after a crash; rarer where writing takes long. 0: after each epoch.
+    keep_checkpoints: of so many best trials; "all": of every trial; "none": of none that is over.
+    durability: "process" (facts survive `kill -9`), "full" (they survive a power loss, at the price of a disk
+    flush for each).
     observers: functions `(event, history)` that are shown every fact; they must not block.
     folds: cross-validation of each point, a run for each fold: how many (2 or more), a scikit-learn splitter,
     or a list of (train, test) pairs of row numbers.
@@ -51,12 +57,14 @@ class Settings:
     gpus: Literal["auto", "require", 0] | Sequence[str] = "auto"
     resources: Resources | Callable[[HyperParameters], Resources] = field(default_factory=Resources)
     limits: Limits = field(default_factory=Limits)
+    pruner: Pruner | None = None
     executor: Literal["auto", "inline", "process"] | Executor = "auto"
     preload: Sequence[str] | None = None
     setup: Callable[[], object] | None = None
     start_method: Literal["auto", "fork", "spawn"] = "auto"
     grace_seconds: float = 10.0
-    keep_checkpoints: int | Literal["all"] = 10
+    checkpoint_every: float = 10.0
+    keep_checkpoints: int | Literal["all", "none"] = 10
     durability: Literal["process", "full"] = "process"
     observers: Sequence[Observer] = ()
     folds: Any = None
@@ -74,10 +82,15 @@ class Settings:
 
     def _check_kinds(self) -> None:
         _check_count("max_concurrent_trials", self.max_concurrent_trials)
-        if self.keep_checkpoints != "all":
+        if self.keep_checkpoints not in ("all", "none"):
             _check_count("keep_checkpoints", self.keep_checkpoints)
         if not isinstance(self.limits, Limits):
             raise FatalTypeError(f"limits={self.limits!r}: pass aiotune.Limits(max_time=..., ...)")
+        if self.pruner is not None and not isinstance(self.pruner, Pruner):
+            raise FatalTypeError(
+                f"pruner={self.pruner!r}: pass one of aiotune's, such as aiotune.MedianPruner(), or a subclass "
+                "of aiotune.Pruner"
+            )
         if self.setup is not None and not callable(self.setup):
             raise FatalTypeError(
                 f"setup={self.setup!r}: pass a function without arguments, not its result"
@@ -106,6 +119,10 @@ class Settings:
             raise FatalValueError(f'durability={self.durability!r}: "process" or "full" is needed')
         if not self.grace_seconds > 0:
             raise FatalValueError(f"grace_seconds={self.grace_seconds!r}: it must be above 0")
+        if not self.checkpoint_every >= 0:
+            raise FatalValueError(
+                f"checkpoint_every={self.checkpoint_every!r}: it must be 0 or more seconds"
+            )
 
     def _check_contradictions(self) -> None:
         asks_gpus = isinstance(self.resources, Resources) and bool(self.resources.gpus)

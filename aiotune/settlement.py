@@ -32,6 +32,7 @@ __all__ = [
     "has_nan",
     "origin",
     "pending",
+    "pruned",
     "settle",
 ]
 
@@ -78,7 +79,7 @@ class Settlement:
 
 def pending(trial: Trial, policy: Policy) -> list[Work]:
     """Return the runs that the trial needs now, one for each repeat that has none in progress or done."""
-    if broken_run(trial, policy) is not None or _is_settled_early(trial):
+    if trial.is_over or broken_run(trial, policy) is not None or _is_settled_early(trial):
         return []
     work: list[Work] = []
     for repeat in range(policy.repeats):
@@ -179,7 +180,7 @@ def settle(trial: Trial, policy: Policy, objective: Objective) -> Settlement | N
     runs = [_last_run(trial, repeat) for repeat in range(policy.repeats)]
     done = [run for run in runs if run and run.state in (RunState.FINISHED, RunState.STOPPED)]
     if _is_pruned(trial):
-        return _bounded(_scored(trial, objective, TrialState.PRUNED), policy)
+        return pruned(trial, policy, objective, _reason(trial))
     if len(done) < policy.repeats:
         return None
     is_used_up = trial.budget is not None and not trial.budget.is_last
@@ -191,6 +192,12 @@ def settle(trial: Trial, policy: Policy, objective: Objective) -> Settlement | N
 def complete(trial: Trial, policy: Policy, objective: Objective) -> Settlement:
     """Return how a trial ends that gets no further budget."""
     return _bounded(_scored(trial, objective, TrialState.COMPLETED), policy)
+
+
+def pruned(trial: Trial, policy: Policy, objective: Objective, reason: str | None) -> Settlement:
+    """Return how a trial ends, with what it has reached, that a rule gives no further run."""
+    scored = replace(_scored(trial, objective, TrialState.PRUNED), message=reason)
+    return _bounded(scored, policy)
 
 
 def _is_settled_early(trial: Trial) -> bool:
@@ -209,8 +216,21 @@ def _is_refused(trial: Trial) -> bool:
 
 
 def _is_pruned(trial: Trial) -> bool:
-    """Tell whether a rule ended a run of the trial."""
-    return any(run.state is RunState.STOPPED for run in trial.runs)
+    """Tell whether a rule ended a run of the trial, or has decided to.
+
+    The request alone decides: neither a run that ended before it heard of it changes that, nor a crash.
+    """
+    return any(map(_is_ruled_out, trial.runs))
+
+
+def _is_ruled_out(run: Run) -> bool:
+    return run.state is RunState.STOPPED or run.stop_cause is StopCause.RULE
+
+
+def _reason(trial: Trial) -> str | None:
+    """Return why a run of the trial was ended early."""
+    given = (run.stop_reason or run.message for run in trial.runs if _is_ruled_out(run))
+    return next((each for each in given if each is not None), None)
 
 
 def _failed(run: Run, trial: Trial, objective: Objective) -> Settlement:

@@ -19,6 +19,7 @@ from aiotune.objective import DefaultObjective, MultiObjective, Objective, absen
 from aiotune.oracles.base import Oracle
 from aiotune.processes import refuse_to_block
 from aiotune.project import Project
+from aiotune.pruners.base import Pruner
 from aiotune.trial import Trial
 from aiotune.tuner import Tuner
 
@@ -73,6 +74,7 @@ class SklearnTuner(Tuner):
             oracle.objective = Objective(SCORE, "max")
         if not self._has_own_trials():
             _require_objective(oracle.objective, self._scoring.names)
+            _refuse_reports(kwargs.get("pruner"))
 
     # --- searching ---
 
@@ -208,6 +210,9 @@ class SklearnTuner(Tuner):
             return self._cv.count(Sample())
         return self._cv.count(_data_of("search()", args, kwargs).sample())
 
+    def _count_folds_without_data(self) -> int:
+        return self._cv.count(Sample())
+
     def declare(
         self,
         run: RunContext,
@@ -240,6 +245,15 @@ def _refuse_others(kwargs: Mapping[str, Any]) -> None:
             )
     if kwargs.get("folds") is not None:
         raise FatalTypeError("SklearnTuner splits by cv: pass cv=... instead of folds=...")
+
+
+def _refuse_reports(pruner: Pruner | None) -> None:
+    """Raise FatalValueError for a rule that waits for what a fit never tells."""
+    if pruner is not None and not pruner.judges_ends:
+        raise FatalValueError(
+            f"pruner={pruner!r} has no effect: estimators report nothing while they are fitted. Pass "
+            "aiotune.WilcoxonPruner(), which compares trials fold by fold"
+        )
 
 
 def _require_objective(objective: Objective, names: tuple[str, ...] | None) -> None:

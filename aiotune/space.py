@@ -39,6 +39,8 @@ __all__ = [
 KINDS: Mapping[str, type[HyperParameter]] = {
     kind.__name__: kind for kind in (Int, Float, Choice, Boolean, Fixed)
 }
+# `json.dumps` would make an encoder for each of very many draws.
+_COMPACT = json.JSONEncoder(separators=(",", ":"))
 MOST_BRANCHES = 10_000  # a conditional space with more of them is not counted
 
 
@@ -284,6 +286,5 @@ def unit_draw(seed: int, *path: object) -> float:
     for each in scalars:
         if not is_scalar(each):
             raise FatalTypeError(f"unit_draw() takes numbers and texts, not {each!r}")
-    text = json.dumps(scalars, separators=(",", ":")).encode()
-    digest = hashlib.blake2b(text, digest_size=8).digest()
+    digest = hashlib.blake2b(_COMPACT.encode(scalars).encode(), digest_size=8).digest()
     return (int.from_bytes(digest, "big") >> 11) / 2**53

@@ -1,14 +1,15 @@
-"""Tasks of a call: what anyio's task groups leave to be said."""
+"""Tasks: what anyio's task groups and locks leave to be said."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import TypeVar
 
 import anyio
 
-__all__ = ["in_own_task"]
+__all__ = ["Turns", "in_own_task"]
 
 T = TypeVar("T")
 
@@ -34,3 +35,25 @@ async def in_own_task(work: Callable[[], Awaitable[T]]) -> T:
     if isinstance(outcome[0], Exception):
         raise outcome[0]
     return outcome[0]
+
+
+class Turns:
+    """A lock for each of many names, of which there are as many as are in use."""
+
+    def __init__(self) -> None:
+        self._locks: dict[str, anyio.Lock] = {}
+
+    @asynccontextmanager
+    async def of(self, name: str) -> AsyncIterator[None]:
+        """Hold the lock of a name, first come first served; at once, if it is free."""
+        lock = self._locks.setdefault(name, anyio.Lock())
+        try:
+            lock.acquire_nowait()  # `acquire` would let a turn of the loop pass
+        except anyio.WouldBlock:
+            await lock.acquire()
+        try:
+            yield
+        finally:
+            lock.release()
+            if not lock.locked():  # else it has been handed on
+                self._locks.pop(name, None)

@@ -134,7 +134,7 @@ class Budget:
     rung: int | None = None  # 0-based
     iteration: int = 0  # which pass over all brackets, 0-based
     is_last: bool = True  # False: a trial that has used it up waits for a promotion
-    # Of the training data, in (0, 1]: then `epochs` counts shares, and each run trains anew on its own. None: all.
+    # Of the training data, in (0, 1]: then `epochs` counts shares, and each run trains anew. None: all.
     share: float | None = None
 
     @property
@@ -295,6 +295,20 @@ class Trial:
             return own
         earlier = self.curve(former, of_budget=of_budget)
         return [each for each in earlier if not own or each.step < own[0].step] + own
+
+    def first_step(self, run: Run) -> int:
+        """Return which step of the trial a run's step 0 is: on a larger share of the data it trains anew."""
+        if run.budget is None or run.budget.share is None:
+            return 0
+        steps = [
+            observation.step
+            for each in self.runs[: run.index]
+            if each.repeat == run.repeat
+            and each.budget != run.budget
+            and each.state in _WITH_RESULT
+            for observation in each.observations
+        ]
+        return max(steps, default=-1) + 1
 
     @property
     def hyperparameters(self) -> HyperParameters:

@@ -31,6 +31,7 @@ from aiotune.project import Project
 from aiotune.ranking import best_trials
 from aiotune.results import SearchResult, optuna_study, results_text, space_text
 from aiotune.settings import Settings
+from aiotune.simulation.subject import Subject
 from aiotune.space import Space
 from aiotune.trial import Trial
 from aiotune.tuner_hooks import TunerHooks
@@ -106,6 +107,7 @@ class Tuner(TunerHooks, TunerKnowledge):
         )
         self._folds: Folds | None = self._project.settings.folds
         self._bounds = oracle.bounds
+        self._checkpoint_every = self._project.settings.checkpoint_every
         self._oracle: Oracle | OracleView = oracle
         if overwrite:
             self._project.overwrite()
@@ -150,6 +152,24 @@ class Tuner(TunerHooks, TunerKnowledge):
         refuse_import_of_main()
         self._check_arguments(args, kwargs)
         return Search(self, self._project, args, kwargs, display=display)
+
+    def to_simulate(self) -> Subject:
+        """Return what `aiotune.simulate(tuner, ...)` runs: the oracle, and what bears on its search.
+
+        FatalValueError for folds whose number only the data tell.
+        """
+        settings, folds = self._project.settings, self._count_folds_without_data()
+        return Subject(
+            self.oracle,
+            repeats=self.executions_per_trial * folds,
+            folds=folds,
+            limits=settings.limits,
+            pruner=settings.pruner,
+            resources=settings.resources,
+        )
+
+    def _count_folds_without_data(self) -> int:
+        return 1 if self._folds is None else self._folds.count(Sample())
 
     async def __aenter__(self) -> Self:
         """Keep the process that starts the runs for a whole block, so that its imports are done once:
@@ -289,7 +309,14 @@ class Tuner(TunerHooks, TunerKnowledge):
         save_model(model, current_run(trial_id).checkpoint_dir, step)
 
     def _checkpoint_dir(self, trial: Trial) -> Path:
-        return self._project.layout.repeat(trial.trial_id, self._best_repeat(trial))
+        """Return where the trial's checkpoint is. FatalValueError if the tuner is to keep none."""
+        directory = self._project.layout.repeat(trial.trial_id, self._best_repeat(trial))
+        if self._project.settings.keep_checkpoints == "none" and not directory.exists():
+            raise FatalValueError(
+                f'trial {trial.trial_id} has no checkpoint: keep_checkpoints="none" lets those of trials that '
+                "are over go. Train it with retrain(), or pass a number, say 1, before the search"
+            )
+        return directory
 
     def _best_repeat(self, trial: Trial) -> int:
         """Return the repeat whose run has the best score."""
@@ -558,6 +585,7 @@ class Tuner(TunerHooks, TunerKnowledge):
             self.metrics,
             self.distribution_strategy,
             self._bounds,
+            self._checkpoint_every,
         )
 
 

@@ -2,42 +2,37 @@
 
 from __future__ import annotations
 
-import inspect
-import logging
-from collections.abc import Callable, Coroutine, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from typing import Any
 
-from aiotune.errors import FatalTypeError
-from aiotune.hypermodel import HyperModel, require_fit_takes
+from aiotune.hypermodel import HyperModel
 from aiotune.hyperparameters import HyperParameters
 from aiotune.model_based_tuners import CMAES, TPE, QuasiRandom, RandomForest, SimulatedAnnealing
+from aiotune.multifidelity_tuners import ASHA, Hyperband
 from aiotune.objective import Objective
 from aiotune.oracles.bayesian import BayesianOptimizationOracle
 from aiotune.oracles.grid_search import GridSearchOracle
-from aiotune.oracles.hyperband import HyperbandOracle
 from aiotune.oracles.random_search import RandomSearchOracle
+from aiotune.population_tuners import PopulationBasedTraining, Replay
 from aiotune.sklearn_tuner import SklearnTuner
 from aiotune.tuner import Tuner
 
-if TYPE_CHECKING:
-    from aiotune.results import SearchResult
-    from aiotune.search import Search
-
 __all__ = [
+    "ASHA",
     "CMAES",
     "TPE",
     "BayesianOptimization",
     "GridSearch",
     "Hyperband",
+    "PopulationBasedTraining",
     "QuasiRandom",
     "RandomForest",
     "RandomSearch",
+    "Replay",
     "SimulatedAnnealing",
     "SklearnTuner",
     "Tuner",
 ]
-
-_LOG = logging.getLogger("aiotune")
 
 
 class BayesianOptimization(Tuner):
@@ -120,81 +115,6 @@ class GridSearch(Tuner):
             max_consecutive_failed_trials=max_consecutive_failed_trials,
         )
         super().__init__(oracle, hypermodel, **kwargs)
-
-
-class Hyperband(Tuner):
-    """Trains many points for few epochs and the best of them for more: Li et al. 2018, Algorithm 1.
-
-    max_epochs: how far the best are trained. factor: each time about one of so many goes on, to so many times
-    the epochs. hyperband_iterations: how often all brackets are run. The search sets `epochs` and
-    `initial_epoch` of each `fit`; an overridden `run_trial` finds them in `trial.hyperparameters` as
-    "tuner/epochs" and "tuner/initial_epoch". The other arguments are those of `RandomSearch`.
-
-    Further keywords are those of `Tuner` and `aiotune.Settings`.
-    """
-
-    def __init__(
-        self,
-        hypermodel: HyperModel | Callable[[HyperParameters], Any] | None = None,
-        objective: str | Objective | Sequence[str | Objective] | None = None,
-        max_epochs: int = 100,
-        factor: int = 3,
-        hyperband_iterations: int = 1,
-        seed: int | None = None,
-        hyperparameters: HyperParameters | None = None,
-        tune_new_entries: bool = True,
-        allow_new_entries: bool = True,
-        max_retries_per_trial: int = 0,
-        max_consecutive_failed_trials: int = 3,
-        **kwargs: Any,
-    ) -> None:
-        if "max_trials" in kwargs:
-            raise FatalTypeError(
-                "Hyperband takes no max_trials: max_epochs, factor and hyperband_iterations say how many "
-                "trials there are; to end earlier, pass limits=aiotune.Limits(max_time=..., max_epochs=...)"
-            )
-        oracle = HyperbandOracle(
-            objective=objective,
-            max_epochs=max_epochs,
-            factor=factor,
-            hyperband_iterations=hyperband_iterations,
-            seed=seed,
-            hyperparameters=hyperparameters,
-            allow_new_entries=allow_new_entries,
-            tune_new_entries=tune_new_entries,
-            max_retries_per_trial=max_retries_per_trial,
-            max_consecutive_failed_trials=max_consecutive_failed_trials,
-        )
-        self._max_epochs = oracle.max_epochs
-        super().__init__(oracle, hypermodel, **kwargs)
-
-    def search(self, *fit_args: Any, **fit_kwargs: Any) -> Coroutine[Any, Any, SearchResult]:
-        """Run the search, as `Tuner.search` does. `epochs` has no effect, and a warning says so."""
-        self._check_epochs(fit_args, fit_kwargs)
-        return super().search(*fit_args, **fit_kwargs)
-
-    def start(self, *fit_args: Any, **fit_kwargs: Any) -> Search:
-        """Return the search as an async context manager, as `Tuner.start` does."""
-        self._check_epochs(fit_args, fit_kwargs)
-        return super().start(*fit_args, **fit_kwargs)
-
-    def _check_epochs(self, fit_args: tuple[Any, ...], fit_kwargs: Mapping[str, Any]) -> None:
-        """Say that the budgets win, unless a `run_trial` of the user's own asks for `epochs` by name.
-
-        FatalTypeError for a `HyperModel.fit` that does not take them.
-        """
-        if self.has_discovery:
-            added = {"epochs": self._max_epochs, "initial_epoch": 0}
-            adding = "search() of Hyperband, which adds epochs and initial_epoch,"
-            require_fit_takes(self.hypermodel, fit_args, {**fit_kwargs, **added}, adding)
-        is_taken = "epochs" in inspect.signature(self.run_trial).parameters
-        if "epochs" in fit_kwargs and not is_taken:
-            _LOG.warning(
-                "epochs=%s has no effect: Hyperband sets the epochs of each run, up to max_epochs=%s, which "
-                "is given to the tuner. Drop it from search()",
-                fit_kwargs["epochs"],
-                self._max_epochs,
-            )
 
 
 class RandomSearch(Tuner):

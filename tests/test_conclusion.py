@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from aiotune.conclusion import Conclusion, conclude
+from aiotune.conclusion import Conclusion, conclude, cut_off
 from aiotune.executors.base import Failed, Finished
 from aiotune.objective import Objective
 from aiotune.trial import FailureKind, Observation, Run, RunState, StopCause
@@ -110,3 +110,35 @@ def test_a_run_counts_what_those_that_it_continues_have_reported() -> None:
 def test_a_rule_gives_its_reason() -> None:
     stopped = replace(RUNNING, stop_cause=StopCause.RULE, stop_reason="below the median")
     assert ended_by(Finished(is_stopped=True), stopped).message == "below the median"
+
+
+@pytest.mark.parametrize(
+    "outcome",
+    [
+        Failed(FailureKind.CRASH, "SIGKILL"),
+        Failed(FailureKind.CRASH, "gone", is_lost=True),
+        Failed(FailureKind.USER_ERROR, "no disk", is_fatal=True),
+    ],
+    ids=["crashed", "lost", "fatal"],
+)
+def test_what_a_rule_has_ended_keeps_what_it_had_however_its_process_ended(outcome: Failed) -> None:
+    asked = replace(RUNNING, stop_cause=StopCause.RULE, stop_reason="too slow")
+    ended = ended_by(outcome, asked)
+    assert (ended.state, ended.metrics, ended.message) == (
+        RunState.STOPPED,
+        {"score": 1.0},
+        "too slow",
+    )
+
+
+@pytest.mark.parametrize("cause", [None, StopCause.USER, StopCause.RULE])
+def test_a_run_that_told_no_end_is_run_again_unless_a_rule_had_ended_it(
+    cause: StopCause | None,
+) -> None:
+    asked = replace(RUNNING, stop_cause=cause, stop_reason="too slow")
+    observations = asked.observations
+    ended = cut_off(asked, SCORE, observations, state=RunState.LOST, message="it is gone")
+    if cause is StopCause.RULE:
+        assert (ended.state, ended.metrics) == (RunState.STOPPED, {"score": 1.0})
+    else:
+        assert ended == Conclusion(RunState.LOST, message="it is gone")

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from aiotune.errors import FatalTypeError
+from aiotune.errors import FatalTypeError, FatalValueError
 from aiotune.executors.base import Finished, Met, Observed, RunEvent, Started
 from aiotune.executors.context import RunContext, StopRun, ending_of, perform, run_seed
 from aiotune.space import Float
@@ -79,7 +79,7 @@ def test_new_names_are_drawn_from_seed_and_stream(tmp_path: Path) -> None:
 def test_run_seed_belongs_to_the_run_alone(tmp_path: Path) -> None:
     seeds = {
         run_seed(assign(tmp_path, **changes))
-        for changes in ({}, {"seed": 2}, {"stream": 1}, {"repeat": 1}, {"attempt": 1})
+        for changes in ({}, {"seed": 2}, {"stream": 1}, {"repeat": 1}, {"seed_attempt": 1})
     }
     assert len(seeds) == 5
     assert run_seed(assign(tmp_path, trial_id="9", run=4)) in seeds  # not of the names
@@ -140,3 +140,40 @@ def test_a_budget_is_among_the_values_but_no_part_of_the_point(tmp_path: Path) -
     run.announce(is_complete=True)
     (met,) = of_kind(channel.events, Met)
     assert dict(met.values) == {"rate": 0.5}
+
+
+def test_a_run_that_goes_on_counts_from_where_its_budget_begins(tmp_path: Path) -> None:
+    run, channel = context(tmp_path, budget=Budget(9, 3), continues=True)
+    assert (run.next_step, run.has_reported) == (3, False)
+    run.report(loss=1.0)
+    run.report(7, loss=0.5)
+    assert [event.step for event in of_kind(channel.events, Observed)] == [3, 7]
+    assert run.has_reported
+
+
+@pytest.mark.parametrize("step", [0, 2])
+def test_a_run_that_begins_again_is_told_what_to_do(tmp_path: Path, step: int) -> None:
+    run, _ = context(tmp_path, budget=Budget(9, 3), continues=True)
+    with pytest.raises(FatalValueError, match=r"tuner/initial_epoch.*checkpoint_dir"):
+        run.report(step, loss=1.0)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"budget": Budget(9, 3)},  # nothing to go on from
+        {"budget": Budget(9, 3, share=0.5), "continues": True},  # each share is trained anew
+        {"continues": True},  # after a crash; it may know no way to go on
+    ],
+)
+def test_other_runs_may_begin_anywhere(tmp_path: Path, changes: dict[str, object]) -> None:
+    run, channel = context(tmp_path, **changes)
+    run.report(loss=1.0)
+    assert [event.step for event in of_kind(channel.events, Observed)] == [0]
+
+
+def test_what_lacks_its_checkpoints_begins_earlier(tmp_path: Path) -> None:
+    run, _ = context(tmp_path, budget=Budget(9, 3), continues=True)
+    run.begin_at(0)
+    run.report(loss=1.0)
+    assert run.next_step == 1

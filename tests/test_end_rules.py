@@ -10,11 +10,12 @@ from aiotune.events import (
     RunStarted,
     TrialCreated,
     TrialEnded,
+    TrialPaused,
 )
 from aiotune.history import History
 from aiotune.objective import Objective
 from aiotune.resources import Limits
-from aiotune.trial import FailureKind, TrialState
+from aiotune.trial import Budget, FailureKind, TrialState
 
 SCORE = Objective("score", "max")
 
@@ -37,15 +38,23 @@ class Search:
         status: TrialState = TrialState.COMPLETED,
         failure: FailureKind | None = None,
         message: str | None = None,
+        budget: Budget | None = None,
+        pauses: bool = False,
+        reports: bool = True,
     ) -> EndReason | None:
         """Add a trial that reports each score and ends with the best; return the first reason to end."""
         number = self.history.next_number
         name = f"{number:04d}"
         best = max(scores) if scores and failure is None else None
         facts = [
-            TrialCreated(0.0, name, number, number, {}, 0),
-            RunStarted(0.0, name, 0, 0, 0, (), None),
-            *(Reported(0.0, name, 0, step, {"score": each}) for step, each in enumerate(scores)),
+            TrialCreated(0.0, name, number, number, {}, 0, budget),
+            RunStarted(0.0, name, 0, 0, 0, (), None, budget),
+            *(
+                Reported(0.0, name, 0, step, {"score": each})
+                for step, each in enumerate(scores)
+                if reports
+            ),
+            *([TrialPaused(0.0, name, best)] if pauses else []),
             TrialEnded(0.0, name, status, best, failure=failure, message=message),
         ]
         endings = []
@@ -108,6 +117,41 @@ def test_duplicates_cost_no_patience() -> None:
     search.trial(0.5)
     assert search.trial(status=TrialState.DUPLICATE) is None
     assert search.trial(0.1) is EndReason.PATIENCE
+
+
+LOW, HIGH = Budget(1, is_last=False), Budget(3, 1)
+
+
+def test_trials_that_were_not_promoted_cost_no_patience() -> None:
+    search = Search(Limits(patience=2))
+    search.trial(0.5, budget=HIGH)
+    assert [search.trial(0.1, budget=LOW, pauses=True) for _ in range(5)] == [None] * 5
+    search.reopen()
+    assert search.rules.already() is None
+    assert [search.trial(0.4, budget=HIGH) for _ in range(2)] == [None, EndReason.PATIENCE]
+    search.reopen()
+    assert search.rules.already() is not None
+
+
+def test_a_better_score_counts_wherever_it_is_reached() -> None:
+    search = Search(Limits(patience=2))
+    search.trial(0.5)
+    search.trial(0.4)
+    search.trial(0.6, budget=LOW, pauses=True)
+    search.reopen()
+    assert [search.trial(0.55), search.trial(0.55)] == [None, EndReason.PATIENCE]
+
+
+def test_a_trial_that_failed_or_was_pruned_on_a_low_rung_had_its_chance() -> None:
+    search = Search(Limits(patience=2))
+    search.trial(0.5)
+    search.trial(0.4, budget=LOW, status=TrialState.PRUNED)
+    assert search.trial(budget=LOW, status=TrialState.FAILED) is EndReason.PATIENCE
+
+
+def test_a_score_that_is_reached_at_a_pause_is_a_target() -> None:
+    search = Search(Limits(target=0.9))
+    assert search.trial(0.95, budget=LOW, pauses=True, reports=False) is EndReason.TARGET
 
 
 def test_so_many_failures_in_a_row_end_the_search() -> None:

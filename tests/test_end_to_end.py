@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from aiotune import EndReason, Objective, RandomSearch, SearchResult, Trial
+from aiotune import EndReason, Objective, RandomSearch, SearchResult, ThresholdPruner, Trial
 from aiotune.errors import FatalTypeError, FatalValueError
 from aiotune.events import StopRequested, TrialEnded
 from aiotune.executors.launch import Server, acquire_server, release_server
@@ -360,6 +360,33 @@ async def test_a_stop_ends_a_fit_at_the_next_batch(keras_server: Server, tmp_pat
         "validate 0",
         "end 0",
     ]
+
+
+async def test_a_pruner_ends_a_fit_at_the_next_batch_and_its_best_epoch_stays(
+    keras_server: Server, tmp_path: Path
+) -> None:
+    diary = tmp_path / "diary"
+    async with meeting() as place:
+        callbacks = keras_search.slow_callbacks(str(diary), place.port, batch=0)
+        arguments = fit_arguments(callbacks=callbacks, epochs=5, batch_size=8)
+        tuner = keras_tuner(tmp_path, max_trials=1, pruner=ThresholdPruner(upper=0.0))
+        async with tuner.start(**arguments) as search:
+            child = await place.arrival()
+            async for event in search.events():
+                if isinstance(event, StopRequested):
+                    break
+            child.write(b".")  # the request is with the child; it may go on
+            await child.drain()
+            result = await search.result()
+            child.close()
+    (trial,) = result.trials
+    (run,) = trial.runs
+    assert (trial.status, run.state, trial.best_step) == ("PRUNED", RunState.STOPPED, 0)
+    (report,) = run.observations
+    assert trial.metrics == report.metrics
+    assert diary.read_text().splitlines()[-1] == "train 1 0"  # of six batches
+    kept = tmp_path / "project" / "trial_0000" / "repeat-0" / "best.json"
+    assert json.loads(kept.read_text())["epoch"] == 0
 
 
 async def test_the_space_is_known_before_the_search(

@@ -157,6 +157,19 @@ def test_optuna_bridge(tmp_path: Path) -> None:
     assert sum(importances) == pytest.approx(1.0, abs=0.03)
 
 
+def test_population(tmp_path: Path) -> None:
+    out = run_example("population.py", tmp_path)
+    height = re.search(r"39 trials, best height (\S+) in trial", out)
+    replayed = re.search(r"replayed: (\S+)", out)
+    assert height is not None
+    assert replayed is not None
+    assert float(height[1]) < 0.001
+    assert float(replayed[1]) == pytest.approx(float(height[1]), rel=0.05)
+    rates = [float(each) for each in re.findall(r"\{'rate': (\S+)\}", out)]
+    assert rates == sorted(rates, reverse=True)
+    assert len(rates) > 1
+
+
 def test_pareto(tmp_path: Path) -> None:
     """From the most accurate on, each forest is smaller, and less accurate."""
     printed = run_example("pareto.py", tmp_path)

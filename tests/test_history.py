@@ -162,6 +162,32 @@ def test_duplicates_do_not_count() -> None:
     assert (history.counted(), history.next_number) == (1, 2)
 
 
+def test_trials_in_flight_are_unsettled_until_all_their_names_are_known() -> None:
+    def met(number: int, *, is_complete: bool) -> TrialMet:
+        return TrialMet(3.5, f"{number:04d}", (UNITS,), {"units": 64}, is_complete=is_complete)
+
+    def unsettled() -> list[int]:
+        return [trial.number for trial in history.unsettled_trials()]
+
+    history = History([created(0), created(1), created(2), started(0), started(1), started(2)])
+    history.apply(met(0, is_complete=True))
+    history.apply(met(1, is_complete=False))
+    assert unsettled() == [1, 2]
+    history.apply(ended(2, TrialState.FAILED, score=None))
+    history.apply(run_ended(1))
+    history.apply(TrialPaused(9.0, "0001", 0.5, 0))
+    assert unsettled() == []
+    history.apply(TrialPromoted(10.0, "0001", Budget(2)))
+    assert unsettled() == [1]
+    before = history.snapshot()
+    history.apply(met(1, is_complete=True))
+    assert [trial.number for trial in history.met_trials()] == [0, 1, 1]
+    assert [trial.number for trial in history.met_trials(after=2)] == [1]
+    assert unsettled() == []
+    assert [trial.number for trial in before.unsettled_trials()] == [1]
+    assert before.met_trials(after=2) == []
+
+
 def test_space_grows_and_the_first_declaration_holds() -> None:
     wider = Int("units", 32, 512, step=32)
     extra = Float("momentum", 0.0, 0.9)

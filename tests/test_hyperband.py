@@ -218,7 +218,7 @@ async def test_iterations_repeat_all_brackets(tmp_path: Path) -> None:
     }
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(
     max_epochs=st.integers(1, 20),
     factor=st.integers(2, 4),
@@ -236,7 +236,10 @@ def test_every_rung_is_filled_with_the_best_survivors(
     broken: frozenset[tuple[int, int]],
     delays: list[int],
 ) -> None:
-    """Whatever fails, however many slots there are, and in whatever order the runs end."""
+    """Whatever fails, however many slots there are, and in whatever order the runs end.
+
+    Here through the scheduler; test_multifidelity_contract has more cases, without an event loop.
+    """
 
     def fails(assignment: Assignment) -> bool:
         assert assignment.budget is not None
@@ -306,8 +309,9 @@ async def test_a_trial_is_promoted_before_its_rung_is_over_if_its_place_is_certa
     with anyio.fail_after(30):
         search = await searched(tmp_path, play, slots=3)
     at = [i for i, fact in enumerate(search.store.facts) if isinstance(fact, TrialPromoted)]
-    finished = sum(t.state is TrialState.PAUSED for t in _then(search, at[0]).trials.values())
-    assert finished == 7
+    has_result = {TrialState.PAUSED, TrialState.COMPLETED}  # some are out of it already
+    then = _then(search, at[0]).trials.values()
+    assert sum(trial.state in has_result for trial in then) == 7
     alone = await searched(tmp_path)
     assert table(search.history) == table(alone.history)
 
@@ -393,7 +397,7 @@ async def test_a_small_space_is_halved_too(
     assert (ended.reason, ended.message) == (EndReason.EXHAUSTED, None)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(
     points=st.integers(1, 20),
     slots=st.integers(1, 7),
@@ -485,6 +489,7 @@ async def test_paused_trials_are_results_of_a_search_that_was_ended(tmp_path: Pa
     best = best_trials(search.history.trials.values(), SCORE, 3)
     assert {trial.status for trial in best} <= {"PAUSED", "PRUNED"}
     assert len(best) == 3
+    assert any(trial.state is TrialState.PAUSED for trial in best)
     again = search.again(oracle(), limits=Limits())
     await again.run()
     assert sizes(again.history) == {2: [9, 3, 1], 1: [5, 2], 0: [3]}

@@ -100,7 +100,7 @@ def test_names_are_announced_as_complete_after_the_build(run: RunProgram) -> Non
 
 @on_every_backend
 def test_only_whole_files_are_left(run: RunProgram) -> None:
-    assert run("reports")["files"] == ["best.json", "best.weights.h5", "build.json"]
+    assert run("reports")["files"] == ["best.json", "best.state"]
 
 
 @on_every_backend
@@ -126,7 +126,7 @@ def test_a_stop_in_training_ends_at_the_next_batch(run: RunProgram) -> None:
     assert got["seen"] == {"train": 4 + 3, "test": 4, "validations": 1}
     assert got["best"] == {"epoch": 0, "score": got["score"]}
     assert got["reloaded"] == pytest.approx(got["score"], abs=1e-6)
-    assert got["files"] == ["best.json", "best.weights.h5", "build.json"]
+    assert got["files"] == ["best.json", "best.state"]
 
 
 @on_every_backend

@@ -5,12 +5,14 @@ from pathlib import Path
 import anyio
 import pytest
 
+import aiotune
+from aiotune.errors import FatalValueError
 from aiotune.events import Event, RunStarted, TrialCreated, TrialEnded, TrialPaused
 from aiotune.history import History
 from aiotune.layout import Layout
 from aiotune.objective import MultiObjective, Objective
 from aiotune.retention import Janitor
-from aiotune.trial import TrialState
+from aiotune.trial import Trial, TrialState
 
 SCORE = Objective("score", "max")
 
@@ -33,7 +35,10 @@ class Project:
         self.apply(RunStarted(0.0, name, 0, 0, 0, (), None))
         checkpoints = self.layout.repeat(name, 0)
         checkpoints.mkdir(parents=True)
-        (checkpoints / "best.weights.h5").write_bytes(b"weights")
+        (checkpoints / "best.state").write_bytes(b"weights")
+        (checkpoints / "last.state").write_bytes(b"weights")
+        (checkpoints / "before-3").mkdir()
+        (checkpoints / "before-3" / "last.state").write_bytes(b"weights")
         self.layout.run_log(name, 0).write_text("log")
         return name
 
@@ -57,6 +62,36 @@ async def test_only_the_best_trials_keep_their_checkpoints(tmp_path: Path) -> No
         project.end(number, score)
     assert await project.cleaned() == {1, 4}
     assert len(list(project.layout.root.glob("trial_*/run-0.log"))) == 5
+
+
+async def test_none_of_those_that_are_over_may_stay(tmp_path: Path) -> None:
+    """Not even the front; a paused trial goes on from its own."""
+    objective = MultiObjective([Objective("error", "min"), Objective("size", "min")])
+    project = Project(tmp_path, keep=0, objective=objective)
+    for number in range(2):
+        project.begin(number)
+        project.end(number, 3.0, error=1.0, size=2.0)
+    project.apply(TrialPaused(0.0, project.begin(2), 0.1, 0))
+    assert await project.cleaned() == {2}
+
+
+def test_a_model_that_was_not_to_be_kept_is_missed_in_words(tmp_path: Path) -> None:
+    tuner = aiotune.RandomSearch(
+        lambda hp: None, "val_loss", keep_checkpoints="none", directory=tmp_path
+    )
+    with pytest.raises(FatalValueError, match='keep_checkpoints="none" lets those of trials'):
+        tuner.load_model(Trial("0000", 0, 0, {}, 0, 0.0, state=TrialState.COMPLETED))
+
+
+async def test_of_a_trial_that_is_over_the_best_epoch_stays_alone(tmp_path: Path) -> None:
+    project = Project(tmp_path, keep=2)
+    for number in range(2):
+        project.begin(number)
+    project.end(0, 0.5)
+    assert await project.cleaned() == {0, 1}
+    over, under_way = (project.layout.repeat(f"{number:04d}", 0) for number in range(2))
+    assert {path.name for path in over.iterdir()} == {"best.state"}
+    assert {path.name for path in under_way.iterdir()} == {"best.state", "last.state", "before-3"}
 
 
 async def test_the_trials_of_the_front_keep_their_checkpoints(tmp_path: Path) -> None:
@@ -110,7 +145,7 @@ async def test_a_disk_that_refuses_to_delete_does_not_end_the_search(
 
     monkeypatch.setattr("shutil.rmtree", refuse)
     assert await project.cleaned() == {0, 1}
-    assert "trials 0001 could not be deleted" in caplog.text
+    assert "0001 could not be deleted" in caplog.text
 
 
 async def test_a_paused_trial_takes_no_place_among_the_best(tmp_path: Path) -> None:

@@ -43,6 +43,7 @@ def test_keywords_of_the_wrong_kind_are_refused(keywords: dict[str, Any], match:
         {"keep_checkpoints": 0},
         {"executor": "threads"},
         {"grace_seconds": 0},
+        {"checkpoint_every": -1},
         {"durability": "none"},
         {"gpus": 0, "resources": Resources(gpus=1)},
         {"preload": ["numpy"], "executor": "inline"},
@@ -51,3 +52,13 @@ def test_keywords_of_the_wrong_kind_are_refused(keywords: dict[str, Any], match:
 def test_values_out_of_range_are_refused(keywords: dict[str, Any]) -> None:
     with pytest.raises(FatalValueError, match=next(iter(keywords))):
         Settings.of(keywords)
+
+
+@pytest.mark.parametrize("keep", [1, "all", "none"])
+def test_checkpoints_to_keep(keep: Any) -> None:
+    assert Settings.of({"keep_checkpoints": keep}).keep_checkpoints == keep
+
+
+def test_another_word_for_checkpoints_is_refused() -> None:
+    with pytest.raises(FatalTypeError, match="keep_checkpoints='best'"):
+        Settings.of({"keep_checkpoints": "best"})

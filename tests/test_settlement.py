@@ -7,7 +7,16 @@ import pytest
 
 from aiotune.objective import Objective
 from aiotune.settlement import Policy, Work, broken_run, complete, has_nan, origin, pending, settle
-from aiotune.trial import Budget, FailureKind, Observation, Run, RunState, Trial, TrialState
+from aiotune.trial import (
+    Budget,
+    FailureKind,
+    Observation,
+    Run,
+    RunState,
+    StopCause,
+    Trial,
+    TrialState,
+)
 from tests.support.records import run, trial
 
 SCORE = Objective("score", "min")
@@ -81,6 +90,24 @@ def test_a_stopped_run_prunes_the_trial_and_ends_its_queue() -> None:
     assert pending(stopped, Policy(repeats=3)) == []
     assert settled is not None
     assert (settled.status, settled.score) == (TrialState.PRUNED, 0.5)
+
+
+def test_what_a_rule_has_decided_holds_before_the_run_has_ended_and_after() -> None:
+    asked = {"stop_cause": StopCause.RULE, "stop_reason": "too slow"}
+    policy = Policy(repeats=2)
+    for state in (RunState.RUNNING, RunState.FINISHED, RunState.STOPPED, RunState.LOST):
+        asked_run = replace(run(state=state, score=0.5), **asked)  # type: ignore[arg-type]
+        assert pending(trial(asked_run), policy) == []
+        settled = settle(trial(asked_run), policy, SCORE)
+        if state is RunState.RUNNING:
+            assert settled is None
+        else:
+            assert settled is not None
+            assert (settled.status, settled.message) == (TrialState.PRUNED, "too slow")
+
+
+def test_a_trial_that_is_over_needs_no_run() -> None:
+    assert pending(trial(run(), state=TrialState.PRUNED), Policy(repeats=2)) == []
 
 
 def test_a_failure_keeps_its_message() -> None:

@@ -50,6 +50,23 @@ def test_where_trials_broke_points_come_last() -> None:
     assert ordered[:8].mean() < 0.5 < ordered[-5:].mean()
 
 
+def behind_an_if(hp: HyperParameters) -> float:
+    return float(hp.Float("x", 0, 1)) if hp.Choice("kind", ["plain", "deep"]) == "deep" else 0.0
+
+
+def test_of_what_the_program_leaves_out_by_itself_nothing_is_believed() -> None:
+    lessons = lessons_of(behind_an_if)
+    gates = lessons.gates(lessons.count)
+    axis = lessons.encoding.named("x")[0]
+    assert gates.is_hidden.tolist() == [index == axis for index in range(2)]
+    is_plain = np.isnan(lessons.places[:, axis])
+    assert 0 < is_plain.sum() < lessons.count
+    columns = lessons.encoding.columns(lessons.places)
+    value = side_terms(lessons, gates, Priors({"x": Near(0.2, within=0.1)})).value(columns)
+    assert not value[is_plain].any()
+    assert value[~is_plain].all()
+
+
 def test_what_is_believed_weighs_less_the_more_is_known() -> None:
     lessons = lessons_of(fine)
     gates = lessons.gates(lessons.count)

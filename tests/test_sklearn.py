@@ -26,7 +26,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 from sklearn.tree import DecisionTreeClassifier
 
-from aiotune import Lazy, Objective, SklearnTuner
+from aiotune import Lazy, MedianPruner, Objective, SklearnTuner, WilcoxonPruner
 from aiotune.errors import FatalError, FatalRuntimeError, FatalTypeError, FatalValueError
 from aiotune.executors.launch import acquire_server, release_server
 from aiotune.folds import Sample, ShuffledFolds
@@ -404,3 +404,22 @@ async def test_what_shows_before_the_first_trial(
     with pytest.raises(FatalError, match=message):
         await tuner.search(X, Y, verbose=0)
     assert tuner.trials == ()
+
+
+# Pruning
+
+
+async def test_folds_of_an_estimator_that_is_worse_are_not_run(tmp_path: Path) -> None:
+    """A tree of one level is worse in every fold than the deeper one that was tried before."""
+    tuner = tuner_in(tmp_path, cv=5, max_trials=6, pruner=WilcoxonPruner(), max_concurrent_trials=1)
+    tuner.enqueue({"depth": 5})
+    result = await tuner.search(X, Y, verbose=0)
+    assert result.trials[0].status == "COMPLETED"
+    (stump,) = [trial for trial in result.trials if trial.values["depth"] == 1]
+    assert (stump.status, len(stump.runs)) == ("PRUNED", 4)
+    assert stump.score == pytest.approx(statistics.fmean(stump.scores))
+
+
+def test_a_rule_on_reports_has_no_effect_on_estimators(tmp_path: Path) -> None:
+    with pytest.raises(FatalValueError, match="WilcoxonPruner"):
+        tuner_in(tmp_path, pruner=MedianPruner())

@@ -7,7 +7,7 @@ import asyncio
 import anyio
 import pytest
 
-from aiotune.tasks import in_own_task
+from aiotune.tasks import Turns, in_own_task
 
 
 async def test_a_bare_cancellation_waits_for_a_shielded_cleanup() -> None:
@@ -48,3 +48,35 @@ async def test_what_it_returns_and_raises_comes_as_it_is() -> None:
     assert await in_own_task(fine) == "fine"
     with pytest.raises(LookupError, match="mine"):
         await in_own_task(broken)
+
+
+async def test_turns_are_taken_one_after_the_other_for_each_name() -> None:
+    turns, diary = Turns(), []
+
+    async def take(name: str, number: int) -> None:
+        async with turns.of(name):
+            diary.append((name, number, "in"))
+            await anyio.lowlevel.checkpoint()
+            diary.append((name, number, "out"))
+
+    async with anyio.create_task_group() as tasks:
+        for number in range(3):
+            tasks.start_soon(take, "a", number)
+        tasks.start_soon(take, "b", 0)
+    of_a = [(number, what) for name, number, what in diary if name == "a"]
+    assert of_a == [(n, what) for n in range(3) for what in ("in", "out")]
+    assert diary.index(("b", 0, "in")) < diary.index(("a", 0, "out"))
+
+
+async def test_a_turn_is_given_up_by_whoever_is_cancelled() -> None:
+    turns = Turns()
+    async with turns.of("a"), anyio.create_task_group() as tasks:
+        tasks.start_soon(enter, turns)
+        await anyio.lowlevel.checkpoint()
+        tasks.cancel_scope.cancel()
+    await enter(turns)
+
+
+async def enter(turns: Turns) -> None:
+    async with turns.of("a"):
+        pass

@@ -41,3 +41,13 @@ def test_bad_options_are_refused(
 ) -> None:
     with pytest.raises(error, match=message):
         TPEOracle(SCORE, **options)  # type: ignore[arg-type]
+
+
+def test_earlier_searches_that_it_does_not_learn_from_leave_its_initial_points() -> None:
+    earlier = Simulation(TPEOracle(SCORE, 10, seed=1), bowl).run(10)
+    counts = []
+    for taught in ((), (tuple(earlier.trials),)):
+        oracle = TPEOracle(SCORE, max_trials=30, seed=0)
+        oracle.earlier = taught
+        counts.append(oracle.initial_points(earlier.history.space))
+    assert counts[0] == counts[1] > 1

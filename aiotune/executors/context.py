@@ -14,7 +14,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
-from aiotune.errors import FailedTrialError, FatalError, FatalTypeError, InfeasibleTrialError
+from aiotune.errors import (
+    FailedTrialError,
+    FatalError,
+    FatalTypeError,
+    FatalValueError,
+    InfeasibleTrialError,
+)
 from aiotune.executors.base import (
     Assignment,
     Failed,
@@ -83,13 +89,20 @@ class RunContext:
         )
         self._channel = channel
         self._announced: tuple[object, bool] = (None, False)  # names, is_complete
-        self._next_step = 0
+        self._first_step = _first_step(assignment)
+        self._next_step = self._first_step
+        self._has_reported = False
         self._has_seen_stop = False
 
     @property
     def budget(self) -> Budget | None:
         """How far to train, where the search decides that (Hyperband); else None."""
         return self.assignment.budget
+
+    @property
+    def share(self) -> float:
+        """How much of the training data to train with, in (0, 1]; 1 unless the search lets the data grow."""
+        return 1.0 if self.budget is None or self.budget.share is None else self.budget.share
 
     @property
     def is_continued(self) -> bool:
@@ -140,7 +153,18 @@ class RunContext:
     @property
     def has_reported(self) -> bool:
         """Whether this run reported anything."""
-        return self._next_step > 0
+        return self._has_reported
+
+    @property
+    def next_step(self) -> int:
+        """The step after the last report; without one, that at which the run begins."""
+        return self._next_step
+
+    def begin_at(self, step: int) -> None:
+        """Say at which step this run begins; earlier than its budget says where what it needs is gone."""
+        self._first_step = min(step, self._first_step)
+        if not self._has_reported:
+            self._next_step = step
 
     def raise_if_stopped(self) -> None:
         """Unwind the run if it was asked to end."""
@@ -150,12 +174,15 @@ class RunContext:
     def report(self, step: int | None = None, **metrics: float) -> None:
         """Report metrics at `step` (default: the step after the last report, from 0).
 
-        The search stores them and may answer by asking this run to stop. FatalTypeError for a metric that
-        is not a number, and for a call without metrics.
+        A run that goes on from an earlier one begins at its budget's `initial_epoch`. The search stores what is
+        reported and may answer by asking this run to stop. FatalTypeError for a metric that is not a number,
+        and for a call without metrics; FatalValueError for a step that an earlier run has trained.
         """
         numbers = _numbers(metrics)
         step = self._next_step if step is None else int(step)
-        self._next_step = step + 1
+        if step < self._first_step:
+            raise FatalValueError(_begins_anew(self, step))
+        self._next_step, self._has_reported = step + 1, True
         self.announce(is_complete=False)
         self._channel.emit(Observed(step, numbers))
 
@@ -202,6 +229,24 @@ class RunContext:
         return hyperparameter.from_unit(
             unit_draw(self.assignment.seed, stream, hyperparameter.name)
         )
+
+
+def _first_step(assignment: Assignment) -> int:
+    """Return the step that a run goes on at: where its budget begins, if an earlier run came so far."""
+    budget = assignment.budget
+    if budget is None or budget.share is not None or not assignment.continues:
+        return 0
+    return budget.initial_epoch
+
+
+def _begins_anew(run: RunContext, step: int) -> str:
+    begin = _first_step(run.assignment)
+    return (
+        f"trial {run.trial_id} was trained to step {begin} by an earlier run, and this one, which is to go on "
+        f"from there, reports step {step}: begin at "
+        'trial.hyperparameters["tuner/initial_epoch"] (also trial.budget.initial_epoch), with what the earlier '
+        "run has saved in trial.checkpoint_dir"
+    )
 
 
 def run_seed(assignment: Assignment) -> int:

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from aiotune.arguments import takes_keyword
 from aiotune.executors.context import RunContext
 from aiotune.frameworks.keras_build import (
     ModelOptions,
@@ -26,23 +28,25 @@ from aiotune.frameworks.keras_callbacks import (
     EpochRecorder,
     TrainingHooks,
     copied_callbacks,
+    numbers_of,
     run_callback,
 )
 from aiotune.frameworks.keras_checkpoint import (
     Best,
     BestCheckpoint,
-    begin_budget,
-    forget_best,
+    forget_training,
     restore_best,
     save_best,
 )
+from aiotune.frameworks.keras_course import CannotGoOn, Course
 from aiotune.frameworks.keras_discovery import discover, discover_leniently
 from aiotune.frameworks.keras_folds import has_own_validation
 from aiotune.frameworks.keras_measures import Measures
+from aiotune.frameworks.keras_start import Start, starts
 from aiotune.frameworks.keras_tensorboard import hparams_session
+from aiotune.frameworks.shares import with_share
 from aiotune.hypermodel import HyperModel, defines_fit
 from aiotune.hyperparameters import HyperParameters
-from aiotune.objective import Objective
 
 __all__ = [
     "ModelOptions",
@@ -71,9 +75,40 @@ def build_and_fit(
     """Train the model of this run's hyperparameters, and return what its `fit` returned.
 
     `args` and `kwargs` are those of `search()`. Each epoch is reported at its absolute number; the best one's
-    weights are in the run's checkpoint directory. StopRun when the run is asked to stop: at the next batch,
-    with no validation and no report of a partial epoch.
+    weights are in the run's checkpoint directory. A run that goes on from another does so from its state, as if
+    there had been no break; what `fit` returns then has that one's epochs, too. StopRun when the run is asked
+    to stop: at the next batch, with no validation and no report of a partial epoch.
     """
+    may_go_on = not defines_fit(hypermodel) or takes_keyword(hypermodel.fit, "initial_epoch")
+    for start in starts(run, may_go_on=may_go_on):
+        try:
+            return _fitted(hypermodel, run, args, kwargs, _Plan(options, hooks, start))
+        except CannotGoOn:
+            continue  # it begins elsewhere, at last anew
+        except Exception:
+            forget_training(run.checkpoint_dir)  # what broke is tried anew, not gone on with
+            raise
+    raise AssertionError("a training that begins anew always can")
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """How a run is to train."""
+
+    options: ModelOptions
+    hooks: TrainingHooks
+    start: Start
+
+
+def _fitted(
+    hypermodel: HyperModel,
+    run: RunContext,
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    plan: _Plan,
+) -> Any:
+    """Build the model, train it from the plan's start on, and return what `fit` returned."""
+    options = plan.options
     model = build_model(hypermodel, run.hyperparameters, options, seed=run.seed)
     require_compiled(hypermodel, model)
     run.announce(is_complete=not defines_fit(hypermodel))
@@ -81,25 +116,44 @@ def build_and_fit(
     kwargs = dict(kwargs)
     if not defines_fit(hypermodel):
         args, kwargs = _with_names(model, args, kwargs)
-    checkpoint, initial_epoch = _open_checkpoint(run, options.objective, model)
-    if run.budget is not None:
-        kwargs |= {"epochs": run.budget.epochs, "initial_epoch": initial_epoch}
-    is_objective_due = _objective_deadline(hypermodel, kwargs)
-    recorder = EpochRecorder(run, options.objective, checkpoint, is_objective_due, options.bounds)
+    args, kwargs = with_share(run, hypermodel.fit, args, kwargs)
+    course = Course(run, plan.start, options.checkpoint_every)
+    course.restore(model)
+    run.begin_at(plan.start.epoch)
+    kwargs |= course.arguments()
+    recorder = _recorder(run, plan, course, _objective_deadline(hypermodel, kwargs))
     callbacks = copied_callbacks(kwargs.get("callbacks"), run)
     measures = Measures(options, args[0] if args else kwargs.get("x"))
-    watching = run_callback(
-        run, recorder, hooks, partial(require_size, limit=options.max_model_size), measures
-    )
-    with hparams_session(
-        callbacks, run, options.objective.name, lambda: recorder.best_metrics
-    ) as beginning:
+    check = partial(require_size, limit=options.max_model_size)
+    watching = run_callback(run, recorder, plan.hooks, check, measures, course)
+    with (
+        course.followed(model),
+        hparams_session(
+            callbacks, run, options.objective.name, lambda: recorder.best_metrics
+        ) as beginning,
+    ):
         kwargs["callbacks"] = [*callbacks, *beginning, watching]
         result = hypermodel.fit(run.hyperparameters, model, *args, **kwargs)
     recorder.record_end(model)
+    if recorder.is_nan:
+        forget_training(run.checkpoint_dir)
     if model.built:
         measures.take(model)
     return measures.added_to(result)
+
+
+def _recorder(
+    run: RunContext, plan: _Plan, course: Course, is_objective_due: Callable[[int], bool]
+) -> EpochRecorder:
+    """Return what takes the epochs, which knows those that were trained before."""
+    options, best = plan.options, plan.start.best
+    checkpoint = BestCheckpoint(run.checkpoint_dir, options.objective, best)
+    recorder = EpochRecorder(run, options.objective, checkpoint, is_objective_due, options.bounds)
+    recorder.last_step = run.next_step - 1 if run.next_step else None
+    if best is not None:
+        known = (numbers_of(logs) for epoch, logs in course.rows if epoch == best.epoch)
+        recorder.best_metrics = next(known, {})
+    return recorder
 
 
 def load_model(
@@ -118,24 +172,6 @@ def save_model(model: Any, checkpoint_dir: Path, epoch: int) -> None:
     """Keep the model as the best one of its run. Its score is not known here."""
     checkpoint_dir.mkdir(parents=True, exist_ok=True)
     save_best(model, checkpoint_dir, Best(epoch, None))
-
-
-def _open_checkpoint(
-    run: RunContext, objective: Objective, model: Any
-) -> tuple[BestCheckpoint, int]:
-    """Return where to keep the best epoch, and the epoch to begin with.
-
-    A run that continues an earlier one (a promotion) takes over its weights and its best score. Any other
-    begins anew, also where an attempt that failed has left files; so does one whose earlier weights are gone.
-    """
-    directory = run.checkpoint_dir
-    initial_epoch = 0 if run.budget is None else run.budget.initial_epoch
-    best = begin_budget(directory, initial_epoch) if initial_epoch > 0 else None
-    if best is not None:
-        restore_best(model, directory)
-        return BestCheckpoint(directory, objective, best), initial_epoch
-    forget_best(directory)
-    return BestCheckpoint(directory, objective), 0
 
 
 def _with_names(

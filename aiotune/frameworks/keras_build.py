@@ -45,7 +45,7 @@ class ModelOptions:
     """What a tuner was told about its models. `optimizer`, `loss`, `metrics` override the model's own.
 
     `max_model_size` is a number of trainable parameters. `distribution` makes a `tf.distribute` strategy or a
-    `keras.distribution` one.
+    `keras.distribution` one. `checkpoint_every`: how often a state is written to go on from after a crash.
     """
 
     objective: Objective
@@ -55,6 +55,7 @@ class ModelOptions:
     metrics: Any = None
     distribution: Callable[[], Any] | None = None
     bounds: tuple[Bound, ...] = ()  # on metrics
+    checkpoint_every: float = 10.0  # seconds, at least
 
     @property
     def overrides(self) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import copy
 import difflib
 import functools
 import inspect
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Self
@@ -19,6 +20,7 @@ from aiotune.errors import FatalTypeError, FatalValueError
 from aiotune.executors.context import RunContext
 from aiotune.frameworks.keras_build import require_keras
 from aiotune.frameworks.keras_checkpoint import BestCheckpoint
+from aiotune.frameworks.keras_course import Course
 from aiotune.frameworks.keras_measures import Measures
 from aiotune.frameworks.keras_tensorboard import place_logs
 from aiotune.objective import MultiObjective, Objective
@@ -64,7 +66,8 @@ class EpochRecorder:
     """Takes each finished epoch: keeps its weights if they are the best, and reports its metrics.
 
     `is_objective_due(epoch)` says whether training that goes on without the objective among the metrics of
-    that epoch would be in vain. Steps count up even if training begins again at epoch 0.
+    that epoch would be in vain. Steps count up even if training begins again at epoch 0. `last_step` is the
+    last one so far, that of an earlier training to begin with.
     """
 
     def __init__(
@@ -76,12 +79,14 @@ class EpochRecorder:
         bounds: Sequence[Bound] = (),
     ) -> None:
         self._bounds = bounds
+        self._was_measured = False
         self._run = run
         self._objective = objective
         self._checkpoint = checkpoint
         self._is_objective_due = is_objective_due
         self._offset = 0
         self.last_step: int | None = None
+        self.is_nan = False  # the objective was never a number
         self.best_metrics: Mapping[str, float] = {}  # those of the epoch that the checkpoint has
 
     def record(self, model: Any, epoch: int, logs: Mapping[str, Any]) -> None:
@@ -91,6 +96,7 @@ class EpochRecorder:
             _require_objective(self._objective, numbers)
             if missing := missing_of(self._bounds, numbers):
                 raise FatalValueError(missing)
+        self._judge(numbers)
         step = self._step(epoch)
         self._checkpoint.offer(model, step, numbers)
         if self._checkpoint.best is not None and self._checkpoint.best.epoch == step:
@@ -106,6 +112,12 @@ class EpochRecorder:
         if self.last_step is None and model.built:
             self._checkpoint.offer(model, 0, {})
 
+    def _judge(self, metrics: Mapping[str, float]) -> None:
+        if self._objective.has_value(metrics):
+            is_number = not math.isnan(self._objective.get_value(metrics))
+            self.is_nan = not is_number and (self.is_nan or not self._was_measured)
+            self._was_measured = True
+
     def _step(self, epoch: int) -> int:
         if self.last_step is not None and epoch + self._offset <= self.last_step:
             self._offset = self.last_step + 1 - epoch
@@ -119,13 +131,14 @@ def run_callback(
     hooks: TrainingHooks,
     check_model: Callable[[Any], object],
     measures: Measures,
+    course: Course,
 ) -> Any:
     """Return the Keras callback of this run. `check_model` is called once the model is built.
 
     `measures` are taken where the model is built and no batch is under way, and join the logs of each epoch.
     """
     kind = _callback_class(hooks.on_batch_begin is not None or hooks.on_batch_end is not None)
-    return kind(run, recorder, hooks, check_model, measures)
+    return kind(run, recorder, hooks, check_model, measures, course)
 
 
 @functools.cache
@@ -149,8 +162,10 @@ def _plain_callback_class() -> Any:
             hooks: TrainingHooks,
             check_model: Callable[[Any], object],
             measures: Measures,
+            course: Course,
         ) -> None:
             super().__init__()
+            self.course = course
             self.measures = measures
             self.run = run
             self.recorder = recorder
@@ -170,10 +185,12 @@ def _plain_callback_class() -> Any:
 
         def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
             self.run.raise_if_stopped()
+            self.course.require_start(epoch)
             if self.hooks.on_epoch_begin is not None:
                 self.hooks.on_epoch_begin(self.run, self.model, epoch, logs=logs)
 
         def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+            self.course.require_start(epoch)
             self.check_once()
             self.measures.take(self.model)
             logs = {} if logs is None else logs

@@ -1,13 +1,14 @@
-"""The best epoch's weights on disk, and back into a model.
+"""The best epoch's weights on disk, and back into a model; and what a later run goes on from.
 
     {checkpoint directory}/
-        best.weights.h5    weights and optimizer
-        build.json         the shapes that a lazily built model needs to get its weights
-        best.json          {"epoch": ..., "score": ...}; written last: it says that the others are whole
+        best.state         weights, seeds and optimizer of the best epoch
+        best.json          {"epoch": ..., "score": ...}; written last: it says that the other is whole
+        last.state         the training at the end of an epoch, for a run that goes on from it
         before-3/          the same as they were when a budget began at epoch 3 (Hyperband)
 
-Each file is written under another name and then moved into place, so that no reader sees half of one. What
-exact continuation needs besides (seed generators, the last epoch) belongs into a file of its own, beside these.
+A project that was imported from KerasTuner has best.weights.h5, and build.json with the shapes of the input,
+in the place of best.state. Each file is written under another name and then moved into place, so that no reader
+sees half of one.
 """
 
 from __future__ import annotations
@@ -23,8 +24,9 @@ from pathlib import Path
 from typing import Any
 
 from aiotune.errors import FatalRuntimeError, FatalValueError
-from aiotune.frameworks.keras_build import require_keras
-from aiotune.layout import unfinished
+from aiotune.frameworks.array_file import ArrayFile
+from aiotune.frameworks.keras_state import build_config, build_from, restore_model, write_model
+from aiotune.layout import BEFORE, LAST_STATE, unfinished
 from aiotune.objective import Objective
 
 __all__ = [
@@ -33,6 +35,7 @@ __all__ = [
     "adopt_best",
     "begin_budget",
     "forget_best",
+    "forget_training",
     "load_weights",
     "read_best",
     "restore_best",
@@ -42,9 +45,10 @@ __all__ = [
     "write_json",
 ]
 
+STATE = "best.state"
+BEST = "best.json"
 WEIGHTS = "best.weights.h5"
 BUILD = "build.json"
-BEST = "best.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,27 +102,39 @@ def read_best(directory: Path) -> Best | None:
 
 def forget_best(directory: Path) -> None:
     """Remove what an earlier attempt saved. The record goes first: without it the weights count as absent."""
-    for name in (BEST, BUILD, WEIGHTS):
+    for name in (BEST, STATE, BUILD, WEIGHTS):
         (directory / name).unlink(missing_ok=True)
+
+
+def forget_training(directory: Path) -> None:
+    """Remove what a later run would go on from. What was there when the budget began stays."""
+    (directory / LAST_STATE).unlink(missing_ok=True)
 
 
 def begin_budget(directory: Path, initial_epoch: int) -> Best | None:
     """Return the best epoch before `initial_epoch`, whose weights the directory then has; None without one.
 
-    A run that was cut off or broke may have left later, better weights: the next one begins where it did.
+    A run that was cut off or broke may have left later, better weights, and a later state: the next one begins
+    where it did.
     """
-    aside = directory / f"before-{initial_epoch}"
-    if read_best(aside) is not None:
-        _link_best(aside, directory)
-    elif read_best(directory) is not None:
-        for older in directory.glob("before-*"):
+    aside = directory / f"{BEFORE}{initial_epoch}"
+    if _has_files(aside):
+        _link_files(aside, directory)
+    elif _has_files(directory):
+        for older in directory.glob(f"{BEFORE}*"):
             shutil.rmtree(older)
-        aside.mkdir()
-        _link_best(directory, aside)
+        draft = unfinished(aside)
+        draft.mkdir(exist_ok=True)
+        _link_files(directory, draft)
+        draft.rename(aside)
     return read_best(directory)
 
 
-def _link_best(source: Path, target: Path) -> None:
+def _has_files(directory: Path) -> bool:
+    return (directory / LAST_STATE).exists() or read_best(directory) is not None
+
+
+def _link_files(source: Path, target: Path) -> None:
     """Let `target` have the checkpoint of `source`: by links, since no file is ever changed in place."""
 
     def link(name: str, draft: Path) -> None:
@@ -127,20 +143,23 @@ def _link_best(source: Path, target: Path) -> None:
         except OSError:  # a file system without links
             shutil.copyfile(source / name, draft)
 
-    for name in (WEIGHTS, BUILD, BEST):
-        write_file(target / name, partial(link, name))
+    for name in (LAST_STATE, STATE, WEIGHTS, BUILD, BEST):
+        if (source / name).exists():
+            write_file(target / name, partial(link, name))
+        else:
+            (target / name).unlink(missing_ok=True)
 
 
 def save_best(model: Any, directory: Path, best: Best) -> None:
     """Write the model's weights and what it takes to load them."""
-    write_file(directory / WEIGHTS, lambda path: model.save_weights(path, overwrite=True))
-    save_build(model, directory)
+    write_file(directory / STATE, lambda path: write_model(path, model))
     _write_record(directory, best)
 
 
 def adopt_best(directory: Path, best: Best, *, weights: Path, build: Path) -> None:
     """Copy weights that another program saved, with the input shapes in `build`, if it is there."""
     directory.mkdir(parents=True, exist_ok=True)
+    (directory / STATE).unlink(missing_ok=True)
     write_file(directory / WEIGHTS, partial(shutil.copyfile, weights))
     if build.exists():
         write_file(directory / BUILD, partial(shutil.copyfile, build))
@@ -166,7 +185,14 @@ def restore_best(model: Any, directory: Path) -> Best:
             f"there is no checkpoint in {directory}: no epoch of this trial had a score, its files "
             "were deleted, or HyperModel.fit did not pass its `callbacks` on to model.fit"
         )
-    load_weights(model, directory / WEIGHTS)
+    file = ArrayFile.open(directory / STATE)
+    if file is None:
+        load_weights(model, directory / WEIGHTS)
+        return best
+    try:
+        restore_model(model, file)
+    except ValueError as error:
+        raise _misfit(directory, error) from error
     return best
 
 
@@ -176,44 +202,23 @@ def load_weights(model: Any, path: Path) -> None:
     FatalValueError if it belongs to another architecture.
     """
     try:
-        _build(model, path.parent)
+        build_from(model, json.loads((path.parent / BUILD).read_text()))
         model.load_weights(path)
     except ValueError as error:
-        raise FatalValueError(
-            f"the weights in {path.parent} do not fit the model that build returns for these values "
-            f"({error}). Did the build function change since they were saved? A model whose layers "
-            "get their weights in the first call may need a `build(self, input_shape)` method"
-        ) from error
+        raise _misfit(path.parent, error) from error
+
+
+def _misfit(directory: Path, error: ValueError) -> FatalValueError:
+    return FatalValueError(
+        f"the weights in {directory} do not fit the model that build returns for these values "
+        f"({error}). Did the build function change since they were saved? A model whose layers "
+        "get their weights in the first call may need a `build(self, input_shape)` method"
+    )
 
 
 def save_build(model: Any, directory: Path) -> None:
     """Write what `load_weights` needs beside the weights."""
-    write_json(directory / BUILD, _build_config(model))
-
-
-def _build(model: Any, directory: Path) -> None:
-    """Create the variables that the weights are loaded into, the optimizer's included."""
-    config = json.loads((directory / BUILD).read_text())
-    if not model.built and config is not None:
-        keras = require_keras()
-        model.build_from_config(keras.saving.deserialize_keras_object(config))
-        model.built = True  # Keras marks it so when it does the same; loading checks each layer
-    optimizer = getattr(model, "optimizer", None)
-    if optimizer is not None and not optimizer.built:
-        optimizer.build(model.trainable_variables)
-
-
-def _build_config(model: Any) -> Any:
-    """Return the model's input shapes as JSON values, tuples marked as Keras marks them.
-
-    None where a custom `get_build_config` returns what JSON cannot hold: such a model must build itself.
-    """
-    try:
-        config = require_keras().saving.serialize_keras_object(model.get_build_config())
-        json.dumps(config)
-    except (TypeError, ValueError):
-        return None
-    return config
+    write_json(directory / BUILD, build_config(model))
 
 
 def write_json(path: Path, record: object) -> None:

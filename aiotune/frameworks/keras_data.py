@@ -10,7 +10,7 @@ from aiotune.arguments import leaves, named_arguments
 from aiotune.errors import FatalError, FatalValueError
 from aiotune.frameworks.tf_data import is_tf_dataset
 
-__all__ = ["check_data"]
+__all__ = ["check_data", "is_py_dataset"]
 
 _REMEDY = (
     "If it can be read in this process only, pass aiotune.Lazy(function) instead: the function makes "
@@ -49,11 +49,16 @@ def _reader(thing: object) -> Callable[[Any], object] | None:
     """Return what reads one element of such a thing, or None if it is no dataset."""
     if is_tf_dataset(thing):
         return lambda dataset: list(dataset.take(1))
-    if _is_a(thing, "keras", "utils", "PyDataset"):
+    if is_py_dataset(thing):
         return _read_batch
     if _is_a(thing, "torch", "utils", "data", "DataLoader"):
         return lambda loader: next(iter(loader), None)
     return None
+
+
+def is_py_dataset(thing: object) -> bool:
+    """Return whether it is a PyDataset of Keras, which is imported where there is one."""
+    return _is_a(thing, "keras", "utils", "PyDataset")
 
 
 def _is_a(thing: object, module: str, *path: str) -> bool:

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from aiotune.arguments import leaves
 from aiotune.errors import FatalTypeError, FatalValueError
 from aiotune.executors.context import RunContext
 from aiotune.folds import Folds, Sample
-from aiotune.frameworks.rows import count_rows, take_rows
+from aiotune.frameworks.fit_data import FitData, is_one_array
+from aiotune.frameworks.rows import count_rows
 from aiotune.lazy import Lazy
 
 __all__ = ["check_folds", "count_folds", "has_own_validation", "with_fold_held_out"]
@@ -24,14 +23,14 @@ def count_folds(folds: Folds, args: tuple[Any, ...], kwargs: Mapping[str, Any]) 
 
     FatalTypeError, FatalValueError for arguments that cannot be split, or that say otherwise how to validate.
     """
-    return folds.count(_sample(_Data.of(args, kwargs), kwargs))
+    return folds.count(_sample(_data(args, kwargs), kwargs))
 
 
 def check_folds(
     folds: Folds, args: tuple[Any, ...], kwargs: Mapping[str, Any], run: RunContext
 ) -> None:
     """Split off the first fold, for the errors alone. Data that are Lazy are left to the runs."""
-    sample = _sample(_Data.of(args, kwargs), kwargs)
+    sample = _sample(_data(args, kwargs), kwargs)
     if sample.length is not None:
         folds.split(sample, 0, run.assignment.seed)
 
@@ -51,57 +50,29 @@ def with_fold_held_out(
     folds: Folds, args: tuple[Any, ...], kwargs: Mapping[str, Any], run: RunContext
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """Return the arguments of `fit` for the run's fold: its rows are `validation_data`, x, y are the others."""
-    data = _Data.of(args, kwargs)
+    data = _data(args, kwargs)
     train, test = folds.split(_sample(data, kwargs), run.fold, run.assignment.seed)
-    training, held_out = data.rows(train), data.rows(test)
-    kwargs = {**kwargs, "validation_data": held_out.as_validation()}
-    kwargs |= {name: value for name, value in training.named.items() if name in kwargs}
-    return (*training.positional(len(args)), *args[2:]), kwargs
+    args, kwargs = data.rows(train).instead(args, kwargs)
+    return args, {**kwargs, "validation_data": data.rows(test).as_validation()}
 
 
-@dataclass(frozen=True, slots=True)
-class _Data:
-    """What `fit` calls x, y and sample_weight: each an array, or arrays in tuples, lists and dicts."""
-
-    x: Any
-    y: Any
-    sample_weight: Any
-
-    @classmethod
-    def of(cls, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> _Data:
-        x = args[0] if args else kwargs.get("x")
-        if x is None:
-            raise FatalTypeError(
-                "folds splits the arrays of search(x, y, ...), and there is no x: pass it first, or by its "
-                "name. To split in your own way override run_trial, which finds the fold in trial.fold"
-            )
-        if len(args) > 2:
-            raise FatalTypeError(
-                "folds splits x, y and sample_weight of search(x, y, sample_weight=...): name all that comes "
-                "after y"
-            )
-        y = args[1] if len(args) > 1 else kwargs.get("y")
-        return cls(x, y, kwargs.get("sample_weight"))
-
-    @property
-    def named(self) -> dict[str, Any]:
-        given = {"x": self.x, "y": self.y, "sample_weight": self.sample_weight}
-        return {name: each for name, each in given.items() if each is not None}
-
-    def rows(self, rows: npt.NDArray[np.intp]) -> _Data:
-        return _Data(*(_mapped(each, rows) for each in (self.x, self.y, self.sample_weight)))
-
-    def positional(self, count: int) -> tuple[Any, ...]:
-        """Return x and y as far as they were given by their place."""
-        return (self.x, self.y)[:count]
-
-    def as_validation(self) -> tuple[Any, ...]:
-        if self.sample_weight is not None:
-            return self.x, self.y, self.sample_weight
-        return (self.x,) if self.y is None else (self.x, self.y)
+def _data(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> FitData:
+    """Return what is split. FatalTypeError for arguments in which it cannot be told."""
+    data = FitData.of(args, kwargs)
+    if data.x is None:
+        raise FatalTypeError(
+            "folds splits the arrays of search(x, y, ...), and there is no x: pass it first, or by its "
+            "name. To split in your own way override run_trial, which finds the fold in trial.fold"
+        )
+    if len(args) > 2:
+        raise FatalTypeError(
+            "folds splits x, y and sample_weight of search(x, y, sample_weight=...): name all that comes "
+            "after y"
+        )
+    return data
 
 
-def _sample(data: _Data, kwargs: Mapping[str, Any]) -> Sample:
+def _sample(data: FitData, kwargs: Mapping[str, Any]) -> Sample:
     """Return what is split. FatalError for what cannot be."""
     given = _validations(kwargs)
     if given:
@@ -118,7 +89,7 @@ def _sample(data: _Data, kwargs: Mapping[str, Any]) -> Sample:
     if len(known) < len(lengths) or not known:
         return Sample()
     length = next(iter(known.values()))
-    x, y = (each if _is_array(each) else None for each in (data.x, data.y))
+    x, y = (each if is_one_array(each) else None for each in (data.x, data.y))
     return Sample(length, np.arange(length) if x is None else x, y)
 
 
@@ -134,23 +105,3 @@ def _length(name: str, leaf: Any) -> int | None:
             "belongs to trial.fold, one of trial.folds"
         )
     return length
-
-
-def _is_array(thing: object) -> bool:
-    return not isinstance(thing, list | tuple | dict | Lazy) and thing is not None
-
-
-def _mapped(thing: Any, rows: npt.NDArray[np.intp]) -> Any:
-    """Return the rows of every array in tuples, lists and dicts."""
-    match thing:
-        case None:
-            return None
-        case tuple() | list():
-            items: Callable[[Any], Any] = getattr(
-                type(thing), "_make", type(thing)
-            )  # a named tuple's
-            return items([_mapped(each, rows) for each in thing])
-        case dict():
-            return {key: _mapped(each, rows) for key, each in thing.items()}
-        case _:
-            return take_rows(thing, rows)

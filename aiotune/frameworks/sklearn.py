@@ -30,6 +30,7 @@ from aiotune.executors.sealed import write_sealed
 from aiotune.folds import Folds, Sample
 from aiotune.frameworks.exploration import explore
 from aiotune.frameworks.rows import count_rows, take_rows
+from aiotune.frameworks.shares import rows_of_share
 from aiotune.frameworks.sklearn_scoring import Scoring
 from aiotune.hypermodel import HyperModel, defines_fit
 from aiotune.lazy import Lazy, resolved
@@ -111,10 +112,18 @@ def cross_validate(estimators: Estimators, run: RunContext, data: TableData) -> 
     run.announce(is_complete=not defines_fit(hypermodel))
     run.raise_if_stopped()
     train, test = estimators.folds.split(data.sample(), run.fold, run.assignment.seed)
-    _fit(hypermodel, run, estimator, data.rows(train))
+    _fit(hypermodel, run, estimator, _share_of(data.rows(train), run))
     run.raise_if_stopped()
     held_out = data.rows(test)
     return scoring.measure(estimator, held_out.X, held_out.y, held_out.sample_weight, run)
+
+
+def _share_of(data: TableData, run: RunContext) -> TableData:
+    """Return what the run is to train with, where the search lets the data grow."""
+    count = count_rows(data.X)
+    if run.share >= 1 or count is None:
+        return data
+    return data.rows(rows_of_share(count, run.share, run.assignment.seed, data.y))
 
 
 def discover(estimators: Estimators, run: RunContext, data: TableData) -> None:

@@ -75,6 +75,11 @@ class HyperParameter(ABC):
     def size(self) -> int | None:
         """How many values there are; None if infinitely many."""
 
+    @property
+    def is_nominal(self) -> bool:
+        """Whether its values have no order that means anything."""
+        return False
+
     @abstractmethod
     def value_at(self, index: int) -> Scalar:
         """Return value number `index`, 0 <= index < size; for a finite one."""

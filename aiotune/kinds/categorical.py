@@ -61,6 +61,10 @@ class Choice(HyperParameter):
     def size(self) -> int:
         return len(self.options)
 
+    @property
+    def is_nominal(self) -> bool:
+        return not self.ordered
+
     def value_at(self, index: int) -> Scalar:
         return self.options[index]
 
@@ -113,6 +117,10 @@ class Boolean(HyperParameter):
     @property
     def size(self) -> int:
         return 2
+
+    @property
+    def is_nominal(self) -> bool:
+        return True
 
     @property
     def values(self) -> tuple[bool, bool]:

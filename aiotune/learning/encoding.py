@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from aiotune.errors import FatalValueError
 from aiotune.labels import exact
 from aiotune.learning.gaussian_process import Array, Indices
-from aiotune.space import Boolean, Choice, HyperParameter, Identity, Scalar, Space, Values
+from aiotune.space import Choice, HyperParameter, Identity, Scalar, Space, Values
 
 __all__ = ["Axis", "Encoding", "Flags"]
 
@@ -38,9 +38,7 @@ class Axis:
         self.declared = declared
         self._options = _in_order(declared)
         self._ranks = {exact(option): rank for rank, option in enumerate(self._options or ())}
-        self.is_nominal = isinstance(declared, Boolean) or (
-            isinstance(declared, Choice) and not declared.ordered
-        )
+        self.is_nominal = declared.is_nominal
         is_listed = declared.size is not None and declared.size <= _MOST_LEVELS
         self.levels = self._levels() if is_listed or self.is_nominal else None  # ascending
 

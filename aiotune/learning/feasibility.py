@@ -7,7 +7,9 @@ Gardner et al. 2014, eq. 7, whose logarithm is a sum.
 
 That weighs a trial as if a broken one cost nothing: where scores improve toward what breaks, six of ten broke.
 So the probability counts many times, and the more trials break beyond a small share, the nearer to those that
-ended must a point be. Measured on three such tasks: a third of the failures, and little less is found.
+ended must a point be. Measured on three such tasks: a third of the failures, and little less is found. All of
+it counts only as far as the process foretells failures that it was not shown (each trial left out in turn):
+what breaks at random can be avoided nowhere.
 """
 
 from __future__ import annotations
@@ -84,9 +86,8 @@ def _skill(process: GaussianProcess) -> float:
     """
     rest = process.left_out()
     spread = process.y - process.y.mean()
-    scale = (
-        len(rest) / max(len(rest) - 1, 1)
-    ) ** 2  # the mean, too, is to be without the label itself
+    # The mean, too, is to be without the label itself.
+    scale = (len(rest) / max(len(rest) - 1, 1)) ** 2
     total = scale * float(spread @ spread)
     return max(0.0, 1.0 - float(rest @ rest) / total) if total > 0.0 else 0.0
 

@@ -116,9 +116,8 @@ def _is_stale(scores: Array, axes: int) -> bool:
     count = len(scores) - max(_FEWEST_STALE, axes)
     if count <= _EARLIEST_STALE or not is_known[:count].any():
         return False
-    scores = scores / max(
-        float(np.abs(scores[is_known]).max()), 1e-300
-    )  # squares must not overflow
+    # Squares must not overflow.
+    scores = scores / max(float(np.abs(scores[is_known]).max()), 1e-300)
     known = scores[is_known]
     gain = scores[:count][is_known[:count]].min() - known.min()
     below = np.median(known) - known

@@ -47,8 +47,13 @@ class Gates:
             [other for other in encoding.named(axis.declared.name) if other < index]
             for index, axis in enumerate(encoding.axes)
         ]
+        is_hidden = []
         for index, gate in enumerate(self._gates):
-            gate.extend(self._learnt(index, places))
+            learnt = self._learnt(index, places)
+            gate.extend(learnt)
+            is_hidden.append(bool(learnt or self._rivals[index]))
+        # (p,): whether something else than its declared conditions may make an axis inactive.
+        self.is_hidden: Flags = np.array(is_hidden, dtype=bool)
 
     def masked(self, places: Array) -> Array:
         """Return the points with NaN at each inactive axis: (m, p) -> (m, p)."""

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from copy import copy
 
 import numpy as np
 
 from aiotune.history import History
-from aiotune.learning.encoding import Encoding
+from aiotune.learning.encoding import Encoding, Flags
 from aiotune.learning.gates import Gates
 from aiotune.learning.gaussian_process import Array, Indices
 from aiotune.objective import MultiObjective, Objective
@@ -41,6 +42,7 @@ class Lessons:
         self.objective = objective
         self._ends_read = 0
         self.trials: list[Trial] = []
+        self._known: set[str] = set()  # their ids
         self.places = np.empty((0, len(self.encoding.axes)))
         self.scores = np.empty(0)
         self.goals = np.empty((0, len(objective.parts) if objective.seeks_front else 1))
@@ -73,6 +75,17 @@ class Lessons:
         if rows:
             self._append([trial for trial, _ in rows], [places for _, places in rows])
 
+    def result_of(self, trial: Trial) -> Array:
+        """Return a trial's score, then its goals: (1 + d,)."""
+        return np.array([self._score(trial), *self._goals(trial)])
+
+    def counted_as(self, scores: Array, goals: Array, is_broken: Flags) -> Lessons:
+        """Return the same trials, in their order, with other results: (n,), (n, d), (n,)."""
+        found = copy(self)
+        found.trials = list(self.trials)
+        found.scores, found.goals, found.is_broken = scores, goals, is_broken
+        return found
+
     def places_of(self, trial: Trial) -> Array | None:
         """Return where a trial is, by what it met, or else by what was proposed: (p,); None if nowhere."""
         if trial.is_path_complete:
@@ -81,8 +94,12 @@ class Lessons:
         return None if np.isnan(places).all() else places
 
     def pending(self, history: History) -> Array:
-        """Return where the trials in flight are, by what is known of them: (k, p)."""
-        found = [self.places_of(trial) for trial in history.trials_in_flight()]
+        """Return where the trials in flight are, by what is known of them: (b, p).
+
+        One that has taught something already, under a smaller budget, is none of them.
+        """
+        unknown = [each for each in history.trials_in_flight() if each.trial_id not in self._known]
+        found = [self.places_of(trial) for trial in unknown]
         known = [places for places in found if places is not None]
         return np.array(known) if known else np.empty((0, len(self.encoding.axes)))
 
@@ -115,6 +132,7 @@ class Lessons:
 
     def _append(self, trials: Sequence[Trial], places: Sequence[Array]) -> None:
         self.trials.extend(trials)
+        self._known.update(each.trial_id for each in trials)
         self.places = np.vstack([self.places, *places])
         self.scores = np.append(self.scores, [self._score(each) for each in trials])
         self.goals = np.vstack([self.goals, *(self._goals(each) for each in trials)])

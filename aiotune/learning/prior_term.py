@@ -31,14 +31,16 @@ class _Gate(NamedTuple):
 class PriorTerm:
     """The logarithm of the density that was believed beforehand, relative to a uniform one; a `Term`.
 
-    Of a name that is inactive nothing is believed. Where the space has conditions, they tell. is_gated: (p,),
-    the axes that the program was seen to leave out by itself (a plain `if`): there 1/2, which stands for
+    Of a name that is inactive nothing is believed. Where the space has conditions, they tell. is_hidden: (p,),
+    the axes that something else may make inactive (a plain `if`; see `Gates`): there 1/2, which stands for
     inactive in a column, is taken for that.
     """
 
-    def __init__(self, encoding: Encoding, priors: Priors, is_gated: Flags | None = None) -> None:
+    def __init__(self, encoding: Encoding, priors: Priors, is_hidden: Flags | None = None) -> None:
         self._encoding = encoding
-        self._is_gated = np.zeros(len(encoding.axes), dtype=bool) if is_gated is None else is_gated
+        if is_hidden is None:
+            is_hidden = np.zeros(len(encoding.axes), dtype=bool)
+        self._is_hidden = is_hidden
         self._normals: list[tuple[int, Normal]] = []  # each with its axis
         self._ranked: list[tuple[int, Array]] = []  # ordered options: log density at each level
         self._nominal: list[tuple[slice, Array]] = []  # the columns, and log density at each level
@@ -98,15 +100,13 @@ class PriorTerm:
 
     def _column(self, index: int, columns: Array) -> tuple[int, Flags]:
         """Return the column of an ordered axis, and where that is active."""
-        first = int(self._encoding.firsts[index])
-        is_active = self._is_active(index, columns)
-        if self._is_gated[index]:
-            is_active &= columns[:, first] != 0.5
-        return first, is_active
+        return int(self._encoding.firsts[index]), self._is_active(index, columns)
 
     def _is_active(self, index: int, columns: Array) -> Flags:
-        """Tell where the conditions of an axis hold: (m, c) -> (m,)."""
+        """Tell where an axis is active: (m, c) -> (m,)."""
         is_active = np.ones(len(columns), dtype=bool)
+        if self._is_hidden[index]:
+            is_active = columns[:, self._encoding.firsts[index]] != 0.5
         for gate in self._gates_of(index):
             holds = np.full(len(columns), gate.is_open)
             for parent, levels in gate.parents:

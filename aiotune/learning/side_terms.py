@@ -31,7 +31,7 @@ def side_terms(lessons: Lessons, gates: Gates, priors: Priors | None) -> Criteri
         terms.append(Feasibility(columns, lessons.is_broken[chosen], groups=groups))
     if priors is not None:
         # Hvarfner et al. 2022, eq. 6: the power of the beliefs falls as one over the number of trials.
-        belief = PriorTerm(lessons.encoding, priors)
+        belief = PriorTerm(lessons.encoding, priors, gates.is_hidden)
         terms.append(_Scaled(belief, _BELIEVED_FOR / max(lessons.count, 1)))
     return Criterion(terms)
 

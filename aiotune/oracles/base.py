@@ -177,10 +177,13 @@ class Oracle:
 
     @property
     def chance(self) -> int:
-        """The seed that every draw derives from. FatalRuntimeError before the search has set it."""
-        if self.seed is None:
+        """The seed that every draw derives from. FatalRuntimeError before the first search has set it."""
+        if self.seed is not None:
+            return self.seed
+        opened = self._read_history().opened
+        if opened is None:
             raise FatalRuntimeError("the oracle has no seed yet: the search sets it when it opens")
-        return self.seed
+        return opened.seed
 
     def next_answer(self, history: History, number: int) -> Answer:
         """Return what to do next: what `ask` says, with a point of the queue in the place of a suggested one.
@@ -192,7 +195,7 @@ class Oracle:
         if not self._queue:
             return answer
         match answer:
-            case Suggest():
+            case Suggest(parent=None):  # a descendant has its values from its parent
                 return self._queued(history, answer) or answer
             case Exhausted() if not _has_budgets(history):
                 return self._queued(history, Suggest({}, stream=number)) or answer

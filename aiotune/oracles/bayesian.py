@@ -8,16 +8,15 @@ stay away (`feasibility`).
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from aiotune.errors import FatalTypeError, FatalValueError
 from aiotune.history import History
 from aiotune.hyperparameters import HyperParameters
 from aiotune.objective import Objective
 from aiotune.oracles.model_based import ModelBasedOracle
-from aiotune.space import Values
+from aiotune.oracles.options import number_from
+from aiotune.space import Space, Values
 
 if TYPE_CHECKING:
     import numpy as np
@@ -64,8 +63,8 @@ class BayesianOptimizationOracle(ModelBasedOracle):
             max_retries_per_trial=max_retries_per_trial,
             max_consecutive_failed_trials=max_consecutive_failed_trials,
         )
-        self.alpha = _at_least_0("alpha", alpha)
-        self.beta = None if beta is None else _at_least_0("beta", beta)
+        self.alpha = number_from(0.0, "alpha", alpha)
+        self.beta = None if beta is None else number_from(0.0, "beta", beta)
         self._scout: tuple[Lessons, Scout] | None = None
 
     def proposals(
@@ -78,21 +77,30 @@ class BayesianOptimizationOracle(ModelBasedOracle):
         )
         yield from map(lessons.encoding.values, places.tolist())
 
+    def initial_points(self, space: Space) -> int:
+        if self.earlier and self.num_initial_points is None:
+            return 1  # what earlier searches taught is a model already
+        return super().initial_points(space)
+
     def _scout_of(self, lessons: Lessons) -> Scout:
         """Return what looks for points by these lessons: made anew where they were, for the space has grown."""
         from aiotune.learning.scout import Scout
         from aiotune.learning.surrogate import Surrogate, SurrogateOptions
 
         if self._scout is None or self._scout[0] is not lessons:
-            earlier = self.earlier_lessons(lessons.encoding.space)
+            earlier = self._earlier_lessons(lessons.encoding.space)
             options = SurrogateOptions(self.alpha, self.beta, self.priors, earlier)
             self._scout = lessons, Scout(lessons, Surrogate(lessons, options))
         return self._scout[1]
 
+    def _earlier_lessons(self, space: Space) -> tuple[Lessons, ...]:
+        """Return what each of the earlier searches taught that has a score: see `warm_start` of a tuner."""
+        from aiotune.learning.lessons import Lessons
 
-def _at_least_0(name: str, value: float) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise FatalTypeError(f"{name}={value!r}: a number is needed")
-    if not 0.0 <= value < math.inf:
-        raise FatalValueError(f"{name}={value}: it must be 0 or more, and finite")
-    return float(value)
+        found = []
+        for trials in self.earlier:
+            lessons = Lessons(space, self.objective)
+            lessons.take(trials)
+            if lessons.has_scores:
+                found.append(lessons)
+        return tuple(found)

@@ -10,10 +10,23 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Literal
 
 from aiotune.errors import FatalTypeError, FatalValueError
+from aiotune.trial import Budget
 
-__all__ = ["Bracket", "Rung", "brackets_of", "require_whole"]
+__all__ = [
+    "Bracket",
+    "BracketPlan",
+    "Resource",
+    "Rung",
+    "brackets_of",
+    "budgets_of",
+    "require_whole",
+]
+
+# What a rung gives a trial more of: epochs, or training data, of which `max_epochs` parts are all.
+Resource = Literal["epochs", "data"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,19 +60,102 @@ class Bracket:
         return tuple(_divided(rung.size * size, self.size) for rung in self.rungs)
 
 
-def brackets_of(max_epochs: int, factor: int) -> tuple[Bracket, ...]:
+@dataclass(frozen=True, slots=True)
+class BracketPlan:
+    """What a search does if it goes to its end: `print(tuner.plan())`.
+
+    iterations: how often all brackets are run. is_estimate: the sizes of the rungs are not known beforehand.
+    """
+
+    brackets: tuple[Bracket, ...]
+    iterations: int = 1
+    resource: Resource = "epochs"
+    is_estimate: bool = False
+
+    @property
+    def trials(self) -> int:
+        """How many points are tried."""
+        return self.iterations * sum(each.size for each in self.brackets)
+
+    @property
+    def runs(self) -> int:
+        """How many runs there are: one for each trial, and one for each promotion."""
+        return self.iterations * sum(rung.size for each in self.brackets for rung in each.rungs)
+
+    @property
+    def epochs(self) -> int:
+        """How many epochs are trained in all; of data, how many parts are trained on.
+
+        A promoted trial does not repeat the epochs that it has, but trains anew on more data.
+        """
+        if self.resource == "epochs":
+            return self.iterations * sum(each.epochs for each in self.brackets)
+        rungs = [rung for each in self.brackets for rung in each.rungs]
+        return self.iterations * sum(rung.size * rung.epochs for rung in rungs)
+
+    def __str__(self) -> str:
+        return "\n".join(self._lines())
+
+    def _lines(self) -> Iterator[str]:
+        until = "until epoch" if self.resource == "epochs" else "share of the data"
+        yield f"{'Bracket':>7}  {'Rung':>4}  {'Trials':>6}  {until}"
+        most = self.brackets[0].rungs[-1].epochs
+        for bracket in self.brackets:
+            for index, rung in enumerate(bracket.rungs):
+                share = f"{rung.epochs / most:.1%}"
+                reached = str(rung.epochs) if self.resource == "epochs" else share
+                yield f"{bracket.number:>7}  {index:>4}  {rung.size:>6}  {reached:>{len(until)}}"
+        yield self._total(most)
+
+    def _total(self, most: int) -> str:
+        times = f", {self.iterations} times over" if self.iterations > 1 else ""
+        about = "About " if self.is_estimate else ""
+        cost = f"{self.epochs} epochs"
+        if self.resource == "data":
+            cost = f"the cost of {self.epochs / most:.1f} trainings on all data"
+        return f"{about}{self.trials} trials, {self.runs} runs, {cost}{times}"
+
+
+def brackets_of(max_epochs: int, factor: int, min_epochs: int = 1) -> tuple[Bracket, ...]:
     """Return the brackets in the order in which they start: the one with the most rungs first.
 
-    FatalTypeError, FatalValueError unless `max_epochs` >= 1 and `factor` >= 2 are whole numbers.
+    No rung ends before `min_epochs`. FatalTypeError, FatalValueError unless 1 <= `min_epochs` <= `max_epochs`
+    and `factor` >= 2 are whole numbers.
     """
     require_whole("max_epochs", max_epochs, at_least=1)
+    require_whole("min_epochs", min_epochs, at_least=1)
     require_whole("factor", factor, at_least=2)
+    if max_epochs < min_epochs:
+        raise FatalValueError(
+            f"max_epochs={max_epochs} is less than min_epochs={min_epochs}: a trial trains for min_epochs at "
+            "least"
+        )
     most = 0
-    while factor ** (most + 1) <= max_epochs:
+    while min_epochs * factor ** (most + 1) <= max_epochs:
         most += 1
-    is_power = factor**most == max_epochs
-    share = most + (1 if is_power else 2)  # ceil(1 + log_factor(max_epochs))
+    is_power = min_epochs * factor**most == max_epochs
+    share = most + (1 if is_power else 2)  # ceil(1 + log_factor(max_epochs / min_epochs))
     return tuple(_bracket(number, share, max_epochs, factor) for number in range(most, -1, -1))
+
+
+def budgets_of(
+    bracket: Bracket, *, iteration: int = 0, resource: Resource = "epochs"
+) -> tuple[Budget, ...]:
+    """Return the budget of each rung. On a share of the data each run trains anew."""
+    last = len(bracket.rungs) - 1
+    is_share = resource == "data"
+    return tuple(
+        Budget(
+            rung.epochs,
+            0 if is_share else rung.initial_epoch,
+            bracket=bracket.number,
+            rung=index,
+            iteration=iteration,
+            is_last=index == last,
+            share=rung.epochs / bracket.rungs[-1].epochs if is_share else None,
+        )
+        for index, rung in enumerate(bracket.rungs)
+    )
 
 
 def _bracket(number: int, share: int, max_epochs: int, factor: int) -> Bracket:

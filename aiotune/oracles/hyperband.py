@@ -1,35 +1,51 @@
 """Hyperband: many points for few epochs, the best of them for more.
 
 Li et al. 2018 (JMLR 18), Algorithm 1; the numbers are those of `brackets`. A trial is promoted as soon as its
-place among the best of its rung is certain, and the next bracket's trials start while one waits for the ends of
-a rung. So the promotions follow from the scores alone, whatever the number of slots and the order of the ends.
+place among the best of its rung is certain, and ends as soon as it is certain that it is not among them; the
+next bracket's trials start while one waits for the ends of a rung. So the promotions follow from the scores
+alone, whatever the number of slots and the order of the ends.
 
 Everything is read off the trials' budgets and states: a resumed search goes on as the uninterrupted one would.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+import heapq
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from itertools import pairwise
+from typing import TypeVar
 
 from aiotune.errors import StoreMismatch
 from aiotune.history import History
 from aiotune.hyperparameters import HyperParameters
 from aiotune.objective import Objective
-from aiotune.oracles.base import Answer, Exhausted, Oracle, Promote, Suggest, Wait
-from aiotune.oracles.brackets import Bracket, brackets_of, require_whole
-from aiotune.oracles.random_search import RandomSearchOracle
-from aiotune.space import Space
-from aiotune.trial import Budget, Trial, TrialState
+from aiotune.oracles.base import Answer, Exhausted, Oracle, Promote, Retire, Suggest, Wait
+from aiotune.oracles.brackets import (
+    Bracket,
+    BracketPlan,
+    Resource,
+    brackets_of,
+    budgets_of,
+    require_whole,
+)
+from aiotune.oracles.budgeted import BudgetedOracle
+from aiotune.oracles.ladder import Ladder
+from aiotune.trial import Budget, Trial
 
 __all__ = ["HyperbandOracle"]
 
+Found = TypeVar("Found")
 
-class HyperbandOracle(Oracle):
-    """Draws points at random, trains them for few epochs, and goes on with the best. One trial for each point.
+
+class HyperbandOracle(BudgetedOracle):
+    """Trains points for few epochs, and goes on with the best. One trial for each point.
 
     max_epochs: what the last rung of a bracket trains for. factor: from one rung to the next, so many times
     fewer trials train for so many times more epochs. hyperband_iterations: how often all brackets are run.
+    min_epochs: no rung trains for less. sampler: what says at which points: "random", "quasi_random", "tpe",
+    "bayesian", "random_forest", "cmaes", or an oracle. resource: "epochs", or "data": then the rungs train anew
+    on growing shares of the data, in parts of which `max_epochs` are all.
     """
 
     def __init__(
@@ -44,9 +60,17 @@ class HyperbandOracle(Oracle):
         tune_new_entries: bool = True,
         max_retries_per_trial: int = 0,
         max_consecutive_failed_trials: int = 3,
+        *,
+        min_epochs: int = 1,
+        sampler: str | Oracle = "random",
+        resource: Resource = "epochs",
     ) -> None:
+        self.brackets = brackets_of(max_epochs, factor, min_epochs)
+        require_whole("hyperband_iterations", hyperband_iterations, at_least=1)
         super().__init__(
             objective=objective,
+            sampler=sampler,
+            resource=resource,
             hyperparameters=hyperparameters,
             allow_new_entries=allow_new_entries,
             tune_new_entries=tune_new_entries,
@@ -54,59 +78,39 @@ class HyperbandOracle(Oracle):
             max_retries_per_trial=max_retries_per_trial,
             max_consecutive_failed_trials=max_consecutive_failed_trials,
         )
-        self.brackets = brackets_of(max_epochs, factor)
-        require_whole("hyperband_iterations", hyperband_iterations, at_least=1)
         self.max_epochs = max_epochs
-        self.min_epochs = 1
+        self.min_epochs = min_epochs
         self.factor = factor
         self.hyperband_iterations = hyperband_iterations
-        self._random = RandomSearchOracle(
-            objective=self.objective,
-            hyperparameters=hyperparameters,
-            allow_new_entries=allow_new_entries,
-            tune_new_entries=tune_new_entries,
-        )
-        self._random.hyperparameters = self.hyperparameters  # one object, whoever declares on it
         self._schedule: _Schedule | None = None
+
+    def plan(self) -> BracketPlan:
+        return BracketPlan(self.brackets, self.hyperband_iterations, self.resource)
 
     def ask(self, history: History, number: int) -> Answer:
         schedule = self._schedule_of(history)
         schedule.catch_up(history)
-        promotion = schedule.promotion()
-        if promotion is not None:
-            return promotion
-        in_flight = history.trials_in_flight()
+        decided = schedule.promotion() or schedule.retirement()
+        if decided is not None:
+            return decided
         place = schedule.place(self.hyperband_iterations)
         if place is None:
-            return Wait() if in_flight else Exhausted("all brackets are done")
-        answer = self._sampler.ask(history, number)
+            return Wait() if history.has_trials_in_flight else Exhausted("all brackets are done")
+        answer = self.suggestion(history, number)
         if isinstance(answer, Suggest):
             return replace(answer, budget=place)
-        if all(trial.is_path_complete for trial in in_flight):
-            # No further point can come: the brackets are as large as they will be.
-            promotion = schedule.promotion(is_full=True)
-        return promotion or answer
+        return self._without_a_point(history, schedule) or answer
 
-    def is_duplicate(self, history: History, trial: Trial) -> bool:
-        return self._sampler.is_duplicate(history, trial)
-
-    def tunable(self, history: History) -> Space:
-        return self._sampler.tunable(history)
-
-    @property
-    def draws_new_names(self) -> bool:
-        return self._sampler.draws_new_names
-
-    @property
-    def _sampler(self) -> Oracle:
-        """What proposes the points: with what this oracle was given since it was made."""
-        self._random.seed = self.seed
-        self._random.constraint, self._random.priors = self.constraint, self.priors
-        return self._random
+    def _without_a_point(self, history: History, schedule: _Schedule) -> Promote | None:
+        """Return a promotion that is certain if no further point can come, and no bracket grows any more."""
+        is_settled = all(trial.is_path_complete for trial in history.trials_in_flight())
+        return schedule.last_promotion() if is_settled else None
 
     def _schedule_of(self, history: History) -> _Schedule:
         if self._schedule is None or self._schedule.lineage is not history.lineage:
-            self._schedule = _Schedule(history.lineage, self.brackets, self.objective)
+            self._schedule = _Schedule(
+                history.lineage, self.brackets, self.objective, self.resource
+            )
         return self._schedule
 
 
@@ -116,70 +120,81 @@ class _Schedule:
     lineage: that of the search's history; see `History`.
     """
 
-    def __init__(self, lineage: object, plan: Sequence[Bracket], objective: Objective) -> None:
+    def __init__(
+        self, lineage: object, plan: Sequence[Bracket], objective: Objective, resource: Resource
+    ) -> None:
         self.lineage = lineage
         self._plan = plan
         self._objective = objective
-        self._filled: dict[tuple[int, int], _Filled] = {}  # by iteration and number
-        self._active: list[_Filled] = []  # those that may still need something, in order
-        self._numbers_read = 0
+        self._resource: Resource = resource
+        self._moves_read = 0
+        # By their place in the order in which they begin.
+        self._begun: dict[int, _Filled] = {}
+        self._next = 0  # the first that has not begun
+        # Those that have changed since there was nothing to do for them, and those with a place, perhaps.
+        self._to_promote = _Agenda()
+        self._to_retire = _Agenda()
+        self._to_fill = _Agenda()
 
     def catch_up(self, history: History) -> None:
         """Read what came since the last call. StoreMismatch for trials of another plan."""
-        for number in range(self._numbers_read, history.next_number):
-            trial = history.numbered(number)
+        moved = history.moved_trials(after=self._moves_read)
+        self._moves_read += len(moved)
+        for trial in moved:
             budget = trial.budget
-            if budget is None or budget.bracket is None or budget.rung is None:
-                continue  # another algorithm's: its point counts as tried
-            filled = self._bracket_of(budget)
-            if filled is None:
-                raise StoreMismatch(
-                    f"trial {trial.trial_id} of this project was trained with another max_epochs or factor "
-                    f"({budget.epochs} epochs in rung {budget.rung} of bracket {budget.bracket}): restore "
-                    "them, choose another project_name, or pass overwrite=True to begin anew"
-                )
-            filled.trial_ids.append(trial.trial_id)
-        self._numbers_read = history.next_number
-        for filled in self._active:
-            filled.look(history)
-        self._active = [each for each in self._active if not each.is_done]
+            if budget is not None and budget.bracket is not None and budget.rung is not None:
+                self._follow(trial, budget)
+            # else another algorithm's: its point counts as tried
 
-    def promotion(self, *, is_full: bool = False) -> Promote | None:
-        """Return a promotion that is certain by now. `is_full`: no bracket will get a further trial."""
-        for filled in self._active:
-            found = filled.promotion(self._objective, is_full=is_full)
+    def promotion(self) -> Promote | None:
+        """Return a promotion that is certain by now: the oldest bracket's first."""
+        return self._to_promote.first(lambda index: self._begun[index].promotion())
+
+    def last_promotion(self) -> Promote | None:
+        """Return a promotion that is certain if no bracket gets a further trial."""
+        for _, filled in sorted(self._begun.items()):
+            found = filled.promotion(is_full=True)
             if found is not None:
                 return found
         return None
 
+    def retirement(self) -> Retire | None:
+        """Return a trial that will never be promoted, whatever the others reach."""
+        return self._to_retire.first(lambda index: self._begun[index].retirement())
+
     def place(self, iterations: int) -> Budget | None:
         """Return the budget of the next new trial, or None if all brackets of so many iterations are full."""
-        for filled in self._active:
-            if filled.has_place:
-                return filled.budget(0)
-        iteration, index = divmod(len(self._filled), len(self._plan))  # they begin in order
-        return _Filled(self._plan[index], iteration).budget(0) if iteration < iterations else None
-
-    def _bracket_of(self, budget: Budget) -> _Filled | None:
-        """Return the bracket that the budget belongs to, which may begin now; None if there is none such."""
-        plan = next((each for each in self._plan if each.number == budget.bracket), None)
-        if plan is None or not _Filled(plan, budget.iteration).grants(budget):
+        place = self._to_fill.first(lambda index: self._begun[index].place())
+        if place is not None:
+            return place
+        iteration, number = divmod(self._next, len(self._plan))
+        if iteration >= iterations:
             return None
-        key = budget.iteration, plan.number
-        if key not in self._filled:
-            self._filled[key] = _Filled(plan, budget.iteration)
-            self._active.append(self._filled[key])
-        return self._filled[key]
+        return budgets_of(self._plan[number], iteration=iteration, resource=self._resource)[0]
 
+    def _follow(self, trial: Trial, budget: Budget) -> None:
+        index = self._index_of(budget)
+        filled = self._begun.get(index) or self._filled(index)
+        if not filled.ladder.grants(budget):
+            raise _mismatch(trial, budget)
+        self._begun[index] = filled
+        while self._next in self._begun:
+            self._next += 1
+        if filled.ladder.follow(trial):
+            for agenda in (self._to_promote, self._to_retire, self._to_fill):
+                agenda.add(index)
 
-@dataclass(slots=True)
-class _Tally:
-    """The trials of one rung. Those in the rungs above were in it, and are over with it."""
+    def _index_of(self, budget: Budget) -> int:
+        """Return the place of a bracket in the order in which they begin; that of any for one that is none."""
+        assert budget.bracket is not None
+        most = len(self._plan) - 1
+        return budget.iteration * len(self._plan) + min(max(most - budget.bracket, 0), most)
 
-    entered: int = 0
-    finished: int = 0  # have their result there, if only a failure
-    lost: int = 0  # of these, those that can go no further
-    waiting: list[Trial] = field(default_factory=list)  # of these, those that may be promoted
+    def _filled(self, index: int) -> _Filled:
+        iteration, number = divmod(index, len(self._plan))
+        bracket = self._plan[number]
+        budgets = budgets_of(bracket, iteration=iteration, resource=self._resource)
+        return _Filled(bracket, Ladder(budgets, self._objective))
 
 
 class _Filled:
@@ -187,92 +202,76 @@ class _Filled:
 
     The k best of a rung with n trials go on. A trial is among them for certain, whatever the others reach,
     if fewer than k are better or have no result yet. Who was promoted before it counts as better: then at
-    most k go on, and they are the k best.
+    most k go on, and they are the k best. It is not among them for certain if k are better.
     """
 
-    def __init__(self, bracket: Bracket, iteration: int) -> None:
-        self.trial_ids: list[str] = []  # with duplicates, which take no place
+    def __init__(self, bracket: Bracket, ladder: Ladder) -> None:
+        self.ladder = ladder
         self._bracket = bracket
-        self._iteration = iteration
-        self._tallies: list[_Tally] = []
+        self._sizes = tuple(rung.size for rung in bracket.rungs)
 
-    def budget(self, rung: int) -> Budget:
-        """Return the budget of a rung."""
-        rungs = self._bracket.rungs
-        return Budget(
-            rungs[rung].epochs,
-            rungs[rung].initial_epoch,
-            bracket=self._bracket.number,
-            rung=rung,
-            iteration=self._iteration,
-            is_last=rung == len(rungs) - 1,
-        )
+    def place(self) -> Budget | None:
+        """Return the budget of a further trial, or None if there is no place."""
+        has_place = self.ladder.levels[0].entered < self._bracket.size
+        return self.ladder.budgets[0] if has_place else None
 
-    def grants(self, budget: Budget) -> bool:
-        """Tell whether the budget is that of one of the rungs."""
-        return any(self.budget(rung) == budget for rung in range(len(self._bracket.rungs)))
-
-    def look(self, history: History) -> None:
-        """Count the trials as they stand now."""
-        self._tallies = [_Tally() for _ in self._bracket.rungs]
-        for trial_id in self.trial_ids:
-            trial = history.trial(trial_id)
-            if trial.state is not TrialState.DUPLICATE:
-                self._count(trial)
-
-    def _count(self, trial: Trial) -> None:
-        assert trial.budget is not None
-        assert trial.budget.rung is not None
-        rung = trial.budget.rung
-        for below in self._tallies[:rung]:
-            below.entered += 1
-            below.finished += 1
-        tally = self._tallies[rung]
-        tally.entered += 1
-        if trial.state is TrialState.PAUSED and trial.has_score:
-            tally.finished += 1
-            tally.waiting.append(trial)
-        elif trial.state is TrialState.PAUSED or trial.is_over:
-            tally.finished += 1
-            tally.lost += 1
-
-    @property
-    def has_place(self) -> bool:
-        return self._tallies[0].entered < self._bracket.size
-
-    @property
-    def is_done(self) -> bool:
-        """Whether nothing can happen any more: it is full, and its last rung has all its results."""
-        if self.has_place:
-            return False
-        expected = self._expected(self._bracket.size)[-1]
-        return self._tallies[-1].finished >= expected
-
-    def promotion(self, objective: Objective, *, is_full: bool) -> Promote | None:
+    def promotion(self, *, is_full: bool = False) -> Promote | None:
         """Return a promotion that is certain: the highest rung's first, for it is the longest to run."""
-        size = self._tallies[0].entered if is_full else self._bracket.size
-        expected = self._expected(size)
-        for rung in reversed(range(len(self._tallies) - 1)):
-            tally, above = self._tallies[rung], self._tallies[rung + 1]
-            unknown = expected[rung] - tally.finished
-            if tally.waiting and above.entered + unknown < self._bracket.sizes(size)[rung + 1]:
-                best = _best(tally.waiting, objective)
-                return Promote(best.trial_id, self.budget(rung + 1))
+        levels = self.ladder.levels
+        sizes = self._bracket.sizes(levels[0].entered) if is_full else self._sizes
+        expected = self._expected(sizes)
+        for rung in reversed(range(len(levels) - 1)):
+            level, above = levels[rung], levels[rung + 1]
+            # A project that ASHA began may have more trials than are expected.
+            unknown = max(expected[rung] - level.finished, level.training)
+            if level.waiting and above.entered + unknown < sizes[rung + 1]:
+                return Promote(level.waiting[0][2], self.ladder.budgets[rung + 1])
         return None
 
-    def _expected(self, size: int) -> list[int]:
-        """Return how many trials each rung will have at most, if the first has `size`."""
-        expected = [size]
-        for planned, tally in zip(self._bracket.sizes(size)[1:], self._tallies, strict=False):
-            expected.append(min(planned, expected[-1] - tally.lost))
+    def retirement(self) -> Retire | None:
+        """Return a trial that is not among the best of its rung for certain: the worst of the lowest rung."""
+        levels = self.ladder.levels
+        for most, (level, above) in zip(self._sizes[1:], pairwise(levels), strict=True):
+            if level.waiting and above.entered + len(level.waiting) > most:
+                return Retire(level.waiting[-1][2])
+        return None
+
+    def _expected(self, sizes: Sequence[int]) -> list[int]:
+        """Return how many trials each rung will have at most, of the `sizes` that it has place for."""
+        expected = [sizes[0]]
+        for planned, level in zip(sizes[1:], self.ladder.levels, strict=False):
+            expected.append(min(planned, expected[-1] - level.lost))
         return expected
 
 
-def _best(trials: Sequence[Trial], objective: Objective) -> Trial:
-    """Return the best by score; of equal ones the oldest."""
-    return trials[objective.best([_score(trial) for trial in trials])]
+class _Agenda:
+    """Numbers of what is to be looked at, lowest first, each once."""
+
+    def __init__(self) -> None:
+        self._heap: list[int] = []
+        self._numbers: set[int] = set()
+
+    def add(self, number: int) -> None:
+        if number not in self._numbers:
+            self._numbers.add(number)
+            heapq.heappush(self._heap, number)
+
+    def first(self, look: Callable[[int], Found | None]) -> Found | None:
+        """Return the first that is found. Where nothing is found, there is no need to look again."""
+        while self._heap:
+            found = look(self._heap[0])
+            if found is not None:
+                return found
+            self._numbers.remove(heapq.heappop(self._heap))
+        return None
 
 
-def _score(trial: Trial) -> float:
-    assert trial.score is not None
-    return trial.score
+def _mismatch(trial: Trial, budget: Budget) -> StoreMismatch:
+    reached = (
+        f"{budget.epochs} epochs" if budget.share is None else f"{budget.share:.1%} of the data"
+    )
+    return StoreMismatch(
+        f"trial {trial.trial_id} of this project was trained with another max_epochs or factor, min_epochs or "
+        f"resource ({reached} in rung {budget.rung} of bracket {budget.bracket}): restore them, choose another "
+        "project_name, or pass overwrite=True to begin anew"
+    )

@@ -9,18 +9,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, TypedDict
 
-from aiotune.errors import FatalTypeError, FatalValueError
 from aiotune.history import History
 from aiotune.hyperparameters import HyperParameters
 from aiotune.objective import Objective
 from aiotune.oracles.base import Answer, Suggest
+from aiotune.oracles.options import whole_number
 from aiotune.oracles.sampling import SamplingOracle
-from aiotune.space import Boolean, Choice, HyperParameter, Space, Values, unit_draw
+from aiotune.space import Space, Values, unit_draw
 
 if TYPE_CHECKING:
     import numpy as np
 
     from aiotune.learning.encoding import Flags
+    from aiotune.learning.fidelity import Fidelities
     from aiotune.learning.gaussian_process import Array
     from aiotune.learning.lessons import Lessons
 
@@ -53,6 +54,9 @@ class ModelBasedOracle(SamplingOracle):
 
     asks_in_thread = True
 
+    # Where trials have budgets: what they scored under each. What else would be read is their last score.
+    fidelities: Fidelities | None = None
+
     def __init__(
         self,
         objective: Objective | str | Sequence[Objective | str] | None = None,
@@ -75,7 +79,9 @@ class ModelBasedOracle(SamplingOracle):
             max_retries_per_trial=max_retries_per_trial,
             max_consecutive_failed_trials=max_consecutive_failed_trials,
         )
-        self.num_initial_points = _whole("num_initial_points", num_initial_points)
+        if num_initial_points is not None:
+            whole_number("num_initial_points", num_initial_points)
+        self.num_initial_points = num_initial_points
         _load_numerics()
         self._lineage: object = None
         self._lessons: Lessons | None = None
@@ -116,26 +122,12 @@ class ModelBasedOracle(SamplingOracle):
             [self.allows(history, encoding.values(each)) for each in places.tolist()], dtype=bool
         )
 
-    def earlier_lessons(self, space: Space) -> tuple[Lessons, ...]:
-        """Return what each of the earlier searches taught that has a score: see `warm_start` of a tuner."""
-        from aiotune.learning.lessons import Lessons
-
-        found = []
-        for trials in self.earlier:
-            lessons = Lessons(space, self.objective)
-            lessons.take(trials)
-            if lessons.has_scores:
-                found.append(lessons)
-        return tuple(found)
-
     def initial_points(self, space: Space) -> int:
         """Return how many trials are drawn before the model is asked."""
         if self.num_initial_points is not None:
             return self.num_initial_points
-        if self.earlier:
-            return 1
         varied = [each for each in space if each.size != 1]
-        options = max((each.finite_size() for each in varied if _is_nominal(each)), default=0)
+        options = max((each.finite_size() for each in varied if each.is_nominal), default=0)
         count = min(3 * len(varied), _INITIAL_OF_NUMBERS + options, _MOST_INITIAL)
         if self.max_trials is not None:
             count = min(count, self.max_trials // _SHARE_INITIAL)
@@ -150,6 +142,8 @@ class ModelBasedOracle(SamplingOracle):
         """Return what the history teaches; begun anew if the space has grown."""
         from aiotune.learning.lessons import Lessons
 
+        if self.fidelities is not None:
+            return self.fidelities.lessons(history, space)
         lessons = self._lessons
         if (
             lessons is None
@@ -167,17 +161,3 @@ def _load_numerics() -> None:
     from aiotune.learning import scout
 
     del scout
-
-
-def _whole(name: str, value: int | None) -> int | None:
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise FatalTypeError(f"{name}={value!r}: a whole number is needed, or None")
-    if value < 1:
-        raise FatalValueError(f"{name}={value}: it must be 1 or more, or None")
-    return value
-
-
-def _is_nominal(each: HyperParameter) -> bool:
-    return isinstance(each, Boolean) or (isinstance(each, Choice) and not each.ordered)

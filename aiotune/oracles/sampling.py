@@ -41,15 +41,13 @@ class SamplingOracle(Oracle):
         tried = self._catch_up(history)
         space = self.tunable(history)
         passed = self._passed_over(history, space)
-        unsettled = _unsettled(history)
+        unsettled = history.unsettled_trials()
         deferred = 0
         most_refusals = max(
             _MISSES_BEFORE_LISTING, min(space.size or _LARGEST_LIST, _MOST_REFUSALS)
         )
-        in_vain = {
-            False: 0,
-            True: 0,
-        }  # repeats, and refusals by the constraint, since the last trial's candidate
+        # Repeats, and refusals by the constraint, since the last trial's candidate.
+        in_vain = {False: 0, True: 0}
         for candidate in tried.unused():
             is_refused = passed.get(candidate)
             if is_refused is None:
@@ -83,7 +81,7 @@ class SamplingOracle(Oracle):
         tried = self._catch_up(history)
         space = self.tunable(history)
         fill = self.fill(stream)
-        unsettled = _unsettled(history)
+        unsettled = history.unsettled_trials()
         for values in points:
             is_old = self._was_tried(tried, space, values, fill)
             is_new = not is_old and not any(may_be_at(trial, values) for trial in unsettled)
@@ -162,8 +160,3 @@ class _Passed:
         self.allowed: list[Values] | None = (
             None  # the points of a small space that the constraint allows
         )
-
-
-def _unsettled(history: History) -> list[Trial]:
-    """Return the trials in flight whose names are not all known yet."""
-    return [each for each in history.trials_in_flight() if not each.is_path_complete]

@@ -33,7 +33,9 @@ class Tried:
         self._broken: dict[str, Trial] = {}  # over before its path was complete
         self._used: set[int] = set()
         self._numbers_read = 0
+        self._meetings_read = 0
         self._ends_read = 0
+        self._postponed: list[str] = []  # ids of trials that were to be judged when they were read
         self._floor = 0  # every candidate below is used
         self._top = 0  # the candidate of every trial is below
         self._undrawn = (
@@ -49,10 +51,15 @@ class Tried:
             if stream < _LONGEST_SEQUENCE:
                 self._undrawn = max(self._undrawn, stream + 1)
         self._numbers_read = history.next_number
+        postponed, self._postponed = self._postponed, []
+        met = history.met_trials(after=self._meetings_read)
+        self._meetings_read += len(met)
         ended = history.ended_trials(after=self._ends_read)
         self._ends_read += len(ended)
-        for trial in (*ended, *history.open_trials()):
-            if trial.trial_id != but and trial.state is not TrialState.DUPLICATE:
+        for trial in (*map(history.trial, postponed), *met, *ended):
+            if trial.trial_id == but:
+                self._postponed.append(but)
+            elif trial.state is not TrialState.DUPLICATE:
                 self._take_in(trial)
 
     def _take_in(self, trial: Trial) -> None:

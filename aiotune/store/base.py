@@ -8,6 +8,7 @@ caller leaves its fact to be written: a fact handed over is never half there.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import ClassVar
 
 from aiotune.events import Event
 
@@ -16,6 +17,10 @@ __all__ = ["Store"]
 
 class Store(ABC):
     """Keeps the facts of one search. Opened and closed as an async context manager by its maker."""
+
+    never_waits: ClassVar[bool] = (
+        False  # `append` returns before another task can run: it cannot hang
+    )
 
     @abstractmethod
     async def load(self) -> list[Event]:

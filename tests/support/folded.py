@@ -10,7 +10,7 @@ from typing import Any
 from aiotune import Hyperband, RandomSearch
 from aiotune.executors.context import RunContext
 
-__all__ = ["Band", "Curious", "Folded", "Gated"]
+__all__ = ["Band", "Curious", "Fold", "Folded", "Gated"]
 
 _POLL_SECONDS = 0.005  # between looks of a child at a file; a test never polls
 
@@ -27,6 +27,14 @@ class Folded(RandomSearch):
                 return {"loss": float("nan")}
             raise ValueError("this fold is broken")
         return {"loss": float(trial.fold), "folds": float(trial.folds), "pid": float(os.getpid())}
+
+
+class Fold(RandomSearch):
+    """Scores by the trial and the fold."""
+
+    def run_trial(self, trial: RunContext) -> float:
+        trial.hyperparameters.Float("x", 0.0, 1.0)
+        return trial.number + 10.0 * trial.fold
 
 
 class Gated(RandomSearch):

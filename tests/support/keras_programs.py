@@ -311,7 +311,7 @@ def budgets(directory: Path) -> Json:
     train(directory, run=(first, heard), epochs=99)
     values = dict(first.hyperparameters.values)
     before = best_of(directory)
-    given: dict[str, Any] = {"values": values, "budget": Budget(4, 2)}
+    given: dict[str, Any] = {"values": values, "budget": Budget(4, 2), "continues": True}
     second, continued = make_run(directory, **given)
     start: list[float] = []
 

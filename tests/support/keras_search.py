@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import socket
 from typing import Any
 
@@ -16,6 +18,7 @@ __all__ = [
     "build",
     "build_nothing",
     "data",
+    "killing_callbacks",
     "slow_callbacks",
 ]
 
@@ -72,8 +75,8 @@ class DenseDict(Dense):
         return {"best": best, "batch": hp.get("batch_size")}
 
 
-def slow_callbacks(diary: str, port: int) -> Any:
-    """Return what makes a run's callbacks: a diary, and a stop on the way in the 2nd epoch's 3rd batch."""
+def slow_callbacks(diary: str, port: int, batch: int = 2) -> Any:
+    """Return what makes a run's callbacks: a diary, and a stop on the way in a batch of the 2nd epoch."""
 
     def make() -> Any:
         import keras
@@ -88,9 +91,9 @@ def slow_callbacks(diary: str, port: int) -> Any:
             def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
                 self.epoch = epoch
 
-            def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
-                self.note("train", self.epoch, batch)
-                if (self.epoch, batch) == (1, 2):
+            def on_train_batch_begin(self, begun: int, logs: Any = None) -> None:
+                self.note("train", self.epoch, begun)
+                if (self.epoch, begun) == (1, batch):
                     with socket.create_connection(("127.0.0.1", port)) as connection:
                         connection.recv(1)
 
@@ -104,5 +107,27 @@ def slow_callbacks(diary: str, port: int) -> Any:
                 self.note("end", epoch)
 
         return [Diary()]
+
+    return make
+
+
+def killing_callbacks(marker: str) -> Any:
+    """Return what makes a run's callbacks: the first run that comes to the 3rd epoch's 2nd batch is killed."""
+
+    def make() -> Any:
+        import keras
+
+        class Kill(keras.callbacks.Callback):  # type: ignore[misc]
+            epoch = 0
+
+            def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+                self.epoch = epoch
+
+            def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
+                if (self.epoch, batch) == (2, 1) and not os.path.exists(marker):
+                    with open(marker, "w"):
+                        os.kill(os.getpid(), signal.SIGKILL)
+
+        return [Kill(), keras.callbacks.EarlyStopping("val_loss", patience=9)]
 
     return make

@@ -14,6 +14,7 @@ from aiotune.history import History
 from aiotune.layout import Layout
 from aiotune.oracles.base import Oracle
 from aiotune.plan import Hooks, Plan
+from aiotune.pruners.base import Pruner
 from aiotune.recorder import Recorder
 from aiotune.resources import Limits, Resources
 from aiotune.scheduler import Scheduler
@@ -37,6 +38,7 @@ class SearchOfFakes:
     limits: Limits = field(default_factory=Limits)
     resources: Resources = field(default_factory=Resources)
     hooks: Hooks = field(default_factory=Hooks)
+    pruner: Pruner | None = None
     has_discovery: bool = False
     store: MemoryStore = field(default_factory=MemoryStore)
     clock: VirtualClock = field(default_factory=VirtualClock)
@@ -60,6 +62,7 @@ class SearchOfFakes:
                 policy=self.policy,
                 limits=self.limits,
                 resources=self.resources,
+                pruner=self.pruner,
                 has_discovery=self.has_discovery,
                 hooks=self.hooks,
             ),
@@ -71,7 +74,8 @@ class SearchOfFakes:
         for fact in self.earlier:
             await self.store.append(fact)
         if not self.earlier:
-            opened = SearchOpened(self.clock.now(), {}, 1, "Fake", "0")
+            objective = self.oracle.objective.get_config()
+            opened = SearchOpened(self.clock.now(), objective, 1, "Fake", "0")
             await self.store.append(opened)
             self.history.apply(opened)
         return await self.scheduler.run()
@@ -86,6 +90,7 @@ class SearchOfFakes:
             "slots": self.slots,
             "policy": self.policy,
             "limits": self.limits,
+            "pruner": self.pruner,
         }
         given |= changes
         return SearchOfFakes(

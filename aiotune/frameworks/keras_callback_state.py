@@ -1,0 +1,190 @@
+"""What callbacks remember from epoch to epoch, as JSON values and arrays: patience, the best value, counters.
+
+An attribute is kept if it is made of numbers, strings, arrays, and lists, tuples and dicts of these. Models,
+files and functions are not: `on_train_begin` makes them anew. What has changed since then is written, and put
+back after the `on_train_begin` of the run that goes on.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from aiotune.frameworks.array_file import is_storable
+from aiotune.frameworks.keras_build import require_keras
+
+__all__ = [
+    "Attributes",
+    "NotKept",
+    "attributes_of",
+    "decoded",
+    "encoded",
+    "memories_of",
+    "remember",
+]
+
+Array = np.ndarray[Any, Any]
+
+_OF_THE_TRAINING = frozenset({"params", "_model", "model"})  # Keras sets them in each `fit`
+
+
+class NotKept(Exception):
+    """A value that has no form on disk."""
+
+
+Attributes = dict[str, tuple[Any, list[Array]]]  # by name: the value as JSON, and its arrays
+
+
+def attributes_of(callbacks: Sequence[Any]) -> list[Attributes]:
+    """Return what each callback holds: copies, to compare with later."""
+    return [
+        {name: (value, [each.copy() for each in arrays]) for name, (value, arrays) in held.items()}
+        for held in map(_attributes, callbacks)
+    ]
+
+
+def memories_of(
+    callbacks: Sequence[Any], first: Sequence[Attributes], arrays: list[Array]
+) -> list[dict[str, Any]]:
+    """Return what each callback has come to know since it held `first`; its arrays are added to `arrays`.
+
+    What is as it was is no memory: the program may give the callback another value for it.
+    """
+    return [_memory_of(each, held, arrays) for each, held in zip(callbacks, first, strict=True)]
+
+
+def remember(
+    callbacks: Sequence[Any],
+    memories: Sequence[dict[str, Any]],
+    arrays: Sequence[Array],
+    *,
+    is_foreign: bool = False,
+) -> None:
+    """Give callbacks back what they knew, those of the same class at the same place.
+
+    is_foreign: the state was reached with other hyperparameters, of which the arguments of a constructor may be
+    made.
+    """
+    for callback, memory in zip(callbacks, memories, strict=False):
+        if memory["class"] != _name(callback):
+            continue
+        configured = _arguments(type(callback)) if is_foreign else frozenset()
+        for name, value in memory["values"].items():
+            if name not in configured:
+                setattr(callback, name, decoded(value, arrays))
+
+
+def _memory_of(callback: Any, first: Attributes, arrays: list[Array]) -> dict[str, Any]:
+    values = {}
+    for name, held in _attributes(callback).items():
+        if name not in first or not _is_same(held, first[name]):
+            value, found = held
+            values[name] = _moved(value, len(arrays))
+            arrays.extend(found)
+    return {"class": _name(callback), "values": values}
+
+
+def _is_same(one: tuple[Any, list[Array]], other: tuple[Any, list[Array]]) -> bool:
+    if one[0] != other[0]:
+        return False
+    return all(
+        a.dtype == b.dtype and np.array_equal(a, b) for a, b in zip(one[1], other[1], strict=True)
+    )
+
+
+def _attributes(callback: Any) -> Attributes:
+    excluded = _OF_THE_TRAINING | _configured_by_keras(type(callback))
+    is_keras_made = bool(_keras_classes(type(callback)))
+    held: Attributes = {}
+    for name, value in vars(callback).items():
+        if name in excluded or (is_keras_made and name.startswith("_")):
+            continue
+        arrays: list[Array] = []
+        try:
+            held[name] = encoded(value, arrays), arrays
+        except NotKept:
+            continue
+    return held
+
+
+def _configured_by_keras(kind: type) -> frozenset[str]:
+    """Return the arguments of Keras's own classes: of these EarlyStopping negates `min_delta` at first use."""
+    return frozenset().union(*(_arguments(each) for each in _keras_classes(kind)))
+
+
+def _keras_classes(kind: type) -> list[type]:
+    base = require_keras().callbacks.Callback
+    above = [each for each in kind.__mro__ if issubclass(each, base) and each is not base]
+    return [each for each in above if each.__module__.partition(".")[0] == "keras"]
+
+
+def _arguments(kind: type) -> frozenset[str]:
+    return frozenset(inspect.signature(kind.__init__).parameters)  # type: ignore[misc]
+
+
+def _name(callback: Any) -> str:
+    return f"{type(callback).__module__}.{type(callback).__qualname__}"
+
+
+def encoded(value: Any, arrays: list[Array]) -> Any:
+    """Return a value as JSON, or raise NotKept. An array joins `arrays`: its place there stays.
+
+    A tuple, a dict, an array and a NumPy number are each a dict of one item, which says what it is.
+    """
+    match value:
+        case None | bool() | int() | float() | str() if type(value) in _JSON_TYPES:
+            return value
+        case list() if type(value) is list:
+            return [encoded(each, arrays) for each in value]
+        case tuple() if type(value) is tuple:
+            return {"tuple": [encoded(each, arrays) for each in value]}
+        case dict() if type(value) is dict and all(type(key) is str for key in value):
+            return {"dict": {key: encoded(each, arrays) for key, each in value.items()}}
+        case np.ndarray() | np.generic():
+            array = np.asarray(value)
+            if not is_storable(array):
+                raise NotKept
+            arrays.append(array)
+            return {"array" if isinstance(value, np.ndarray) else "number": len(arrays) - 1}
+        case _:
+            raise NotKept
+
+
+def _moved(value: Any, offset: int) -> Any:
+    """Return an encoded value whose arrays stand so many places later."""
+    match value:
+        case list():
+            return [_moved(each, offset) for each in value]
+        case {"tuple": items}:
+            return {"tuple": _moved(items, offset)}
+        case {"dict": items}:
+            return {"dict": {key: _moved(each, offset) for key, each in items.items()}}
+        case {"array": place}:
+            return {"array": place + offset}
+        case {"number": place}:
+            return {"number": place + offset}
+        case _:
+            return value
+
+
+_JSON_TYPES = (type(None), bool, int, float, str)
+
+
+def decoded(value: Any, arrays: Sequence[Array]) -> Any:
+    """Return the value that was encoded."""
+    match value:
+        case list():
+            return [decoded(each, arrays) for each in value]
+        case {"tuple": items}:
+            return tuple(decoded(each, arrays) for each in items)
+        case {"dict": items}:
+            return {key: decoded(each, arrays) for key, each in items.items()}
+        case {"array": place}:
+            return arrays[place].copy()
+        case {"number": place}:
+            return arrays[place][()]
+        case _:
+            return value
