@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from aiotune.epochs_tuner import EpochsTuner
 from aiotune.errors import FatalTypeError, FatalValueError
 from aiotune.hypermodel import HyperModel
 from aiotune.hyperparameters import HyperParameters
 from aiotune.objective import Objective
-from aiotune.oracles.asha import AshaOracle, Mode
+from aiotune.oracles.asha import AshaOracle
 from aiotune.oracles.base import Oracle
 from aiotune.oracles.brackets import BracketPlan, Resource
 from aiotune.oracles.budgeted import BudgetedOracle
 from aiotune.oracles.hyperband import HyperbandOracle
+from aiotune.oracles.stopping import AshaStoppingOracle
 
 __all__ = ["ASHA", "BudgetedTuner", "Hyperband"]
+
+Mode = Literal["promote", "stop"]
 
 
 class BudgetedTuner(EpochsTuner):
@@ -80,16 +83,16 @@ class ASHA(BudgetedTuner):
         max_consecutive_failed_trials: int = 3,
         **kwargs: Any,
     ) -> None:
-        oracle = AshaOracle(
+        oracle = _asha_oracle(
+            mode,
+            resource,
             objective=objective,
             max_epochs=max_epochs,
             factor=factor,
             min_epochs=min_epochs,
             max_trials=max_trials,
             brackets=brackets,
-            mode=mode,
             sampler=sampler,
-            resource=resource,
             seed=seed,
             hyperparameters=hyperparameters,
             allow_new_entries=allow_new_entries,
@@ -156,3 +159,19 @@ class Hyperband(BudgetedTuner):
             resource=resource,
         )
         super().__init__(oracle, hypermodel, max_epochs, **kwargs)
+
+
+def _asha_oracle(mode: Mode, resource: Resource, **options: Any) -> AshaOracle:
+    """Return the oracle of a mode. FatalValueError for one that there is not, or not with this resource."""
+    match mode:
+        case "promote":
+            return AshaOracle(resource=resource, **options)
+        case "stop" if resource == "epochs":
+            return AshaStoppingOracle(**options)
+        case "stop":
+            raise FatalValueError(
+                f'mode="stop" cannot be had with resource="{resource}": a run cannot get more data while it '
+                'trains. Drop mode="stop"'
+            )
+        case _:
+            raise FatalValueError(f'mode={mode!r}: "promote" or "stop" is needed')

@@ -14,6 +14,8 @@ from aiotune.events import EndReason, StopRequested
 from aiotune.executors.base import Finished, Observed, RunEvent
 from aiotune.objective import Objective
 from aiotune.oracles.asha import AshaOracle
+from aiotune.oracles.base import Oracle
+from aiotune.oracles.stopping import AshaStoppingOracle
 from aiotune.space import unit_draw
 from aiotune.trial import RunState, StopCause, TrialState
 from tests.support.fake_executor import FakeExecutor, Script
@@ -23,9 +25,9 @@ from tests.support.searches import SearchOfFakes
 SCORE = Objective("score", "min")
 
 
-def oracle(**given: Any) -> AshaOracle:
+def oracle(mode: str = "promote", **given: Any) -> AshaOracle:
     options: dict[str, Any] = {"max_epochs": 9, "max_trials": 20, "seed": 3} | given
-    return AshaOracle(SCORE, **options)
+    return AshaStoppingOracle(SCORE, **options) if mode == "stop" else AshaOracle(SCORE, **options)
 
 
 async def training(script: Script) -> AsyncIterator[RunEvent]:
@@ -87,6 +89,14 @@ async def test_every_cut_resumes_to_an_end(tmp_path: Path, mode: Any) -> None:
         assert not history.open_trials()
 
 
+def test_a_report_waits_for_no_oracle_that_promotes() -> None:
+    """A search calls `judge`, in turn with an oracle that thinks in a thread, where a class defines it."""
+    promoting, stopping = oracle(sampler="bayesian"), oracle("stop", sampler="bayesian")
+    assert type(promoting).judge is Oracle.judge
+    assert type(stopping).judge is not Oracle.judge
+    assert promoting.asks_in_thread
+
+
 # --- arguments ---
 
 
@@ -101,6 +111,7 @@ async def test_every_cut_resumes_to_an_end(tmp_path: Path, mode: Any) -> None:
         ({"mode": "halt"}, FatalValueError, "mode='halt'"),
         ({"resource": "time"}, FatalValueError, "resource='time'"),
         ({"mode": "stop", "resource": "data"}, FatalValueError, 'mode="stop" cannot be had with'),
+        ({"mode": "stop", "brackets": 9}, FatalValueError, "brackets=9: .* no more than 3"),
         ({"sampler": "baysian"}, FatalValueError, "did you mean 'bayesian'"),
         ({"keep_checkpoints": "none"}, FatalValueError, 'keep_checkpoints="none" cannot be had'),
     ],

@@ -6,6 +6,7 @@ from aiotune.end_rules import EndRules
 from aiotune.errors import SearchFailed
 from aiotune.events import (
     EndReason,
+    Event,
     Reported,
     RunStarted,
     TrialCreated,
@@ -46,7 +47,7 @@ class Search:
         number = self.history.next_number
         name = f"{number:04d}"
         best = max(scores) if scores and failure is None else None
-        facts = [
+        facts: list[Event] = [
             TrialCreated(0.0, name, number, number, {}, 0, budget),
             RunStarted(0.0, name, 0, 0, 0, (), None, budget),
             *(

@@ -13,6 +13,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 
 from aiotune import EndReason, Objective, RandomSearch, SearchResult, ThresholdPruner, Trial
@@ -365,26 +366,34 @@ async def test_a_stop_ends_a_fit_at_the_next_batch(keras_server: Server, tmp_pat
 async def test_a_pruner_ends_a_fit_at_the_next_batch_and_its_best_epoch_stays(
     keras_server: Server, tmp_path: Path
 ) -> None:
+    """The request is with the child at its third batch, at the latest: there it waits for it."""
     diary = tmp_path / "diary"
     async with meeting() as place:
-        callbacks = keras_search.slow_callbacks(str(diary), place.port, batch=0)
+
+        async def let_go() -> None:
+            child = await place.arrival()
+            child.write(b".")
+            await child.drain()
+            child.close()
+
+        callbacks = keras_search.slow_callbacks(str(diary), place.port)
         arguments = fit_arguments(callbacks=callbacks, epochs=5, batch_size=8)
         tuner = keras_tuner(tmp_path, max_trials=1, pruner=ThresholdPruner(upper=0.0))
-        async with tuner.start(**arguments) as search:
-            child = await place.arrival()
+        async with tuner.start(**arguments) as search, anyio.create_task_group() as tasks:
             async for event in search.events():
                 if isinstance(event, StopRequested):
                     break
-            child.write(b".")  # the request is with the child; it may go on
-            await child.drain()
+            tasks.start_soon(let_go)
             result = await search.result()
-            child.close()
+            tasks.cancel_scope.cancel()
     (trial,) = result.trials
     (run,) = trial.runs
     assert (trial.status, run.state, trial.best_step) == ("PRUNED", RunState.STOPPED, 0)
     (report,) = run.observations
     assert trial.metrics == report.metrics
-    assert diary.read_text().splitlines()[-1] == "train 1 0"  # of six batches
+    lines = diary.read_text().splitlines()
+    assert "trained 1 2" not in lines
+    assert not [line for line in lines if line.startswith("train 1") and line > "train 1 2"]
     kept = tmp_path / "project" / "trial_0000" / "repeat-0" / "best.json"
     assert json.loads(kept.read_text())["epoch"] == 0
 

@@ -11,6 +11,7 @@ from aiotune.learning.fidelity import Fidelities, reports_until
 from aiotune.objective import Objective
 from aiotune.oracles.asha import AshaOracle
 from aiotune.oracles.hyperband import HyperbandOracle
+from aiotune.oracles.stopping import AshaStoppingOracle
 from aiotune.trial import Observation, Trial
 from tests.support.rungs import Rungs
 
@@ -111,7 +112,7 @@ def test_promoted_trials_are_not_pending_anew() -> None:
 
 def test_runs_that_train_through_are_looked_at_where_they_passed() -> None:
     """One alone goes to the end: that is not enough, and so all are seen as they were after one epoch."""
-    oracle = AshaOracle(SCORE, 9, 3, max_trials=12, seed=1, mode="stop")
+    oracle = AshaStoppingOracle(SCORE, 9, 3, max_trials=12, seed=1)
     search = Rungs(oracle, score=by_number, by_epoch=True).run()
     assert taught(search, Fidelities(SCORE, (1, 3, 9))) == [(n, float(n)) for n in range(12)]
     last = {trial.number: trial.score for trial in search.trials}
@@ -119,7 +120,7 @@ def test_runs_that_train_through_are_looked_at_where_they_passed() -> None:
 
 
 def test_reports_until() -> None:
-    search = Rungs(AshaOracle(SCORE, 9, 3, max_trials=1, seed=1, mode="stop"), by_epoch=True).run()
+    search = Rungs(AshaStoppingOracle(SCORE, 9, 3, max_trials=1, seed=1), by_epoch=True).run()
     trial = search.trials[0]
     assert [each.step for each in reports_until(trial, trial.runs[0], 3)] == [0, 1, 2]
     assert reports_until(trial, trial.runs[0], 10) == []

@@ -20,24 +20,25 @@ from tests.support.searches import SearchOfFakes
 def layout(tmp_path: Path) -> Layout:
     made = Layout(tmp_path, "project")
     for repeat in (0, 1):
-        nested = made.repeat("0003", repeat) / "before-2"
-        nested.mkdir(parents=True)
-        (nested / "weights").write_text(f"earlier {repeat}")
-        (nested.parent / "weights").write_text(f"weights {repeat}")
+        checkpoints = made.repeat("0003", repeat)
+        for name, text in (("", "weights"), ("own", "own"), ("before-2", "earlier")):
+            (checkpoints / name).mkdir(parents=True, exist_ok=True)
+            (checkpoints / name / "weights").write_text(f"{text} {repeat}")
     made.run_log("0003", 0).write_text("log")
     return made
 
 
 def test_each_repeat_begins_with_the_files_of_its_own(layout: Layout) -> None:
+    """But for those of the epoch at which its parent's budget began."""
     inherit(layout, "0003", "0007")
     assert {
         str(path.relative_to(layout.trial("0007"))): path.read_text()
         for path in layout.trial("0007").rglob("weights")
     } == {
         "repeat-0/weights": "weights 0",
-        "repeat-0/before-2/weights": "earlier 0",
+        "repeat-0/own/weights": "own 0",
         "repeat-1/weights": "weights 1",
-        "repeat-1/before-2/weights": "earlier 1",
+        "repeat-1/own/weights": "own 1",
     }
     assert not layout.run_log("0007", 0).exists()
 

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from aiotune.errors import StoreMismatch
 from aiotune.history import History
 from aiotune.hyperparameters import HyperParameters
 from aiotune.objective import Objective
@@ -21,6 +22,7 @@ from aiotune.oracles.asha import AshaOracle
 from aiotune.oracles.base import Oracle, Promote, Retire
 from aiotune.oracles.brackets import brackets_of
 from aiotune.oracles.hyperband import HyperbandOracle
+from aiotune.oracles.stopping import AshaStoppingOracle
 from aiotune.oracles.tpe import TPEOracle
 from aiotune.trial import Trial, TrialState
 from tests.support.rungs import Rungs, noise, rungs_of, score_at
@@ -45,6 +47,11 @@ def hyperband(max_epochs: int = 9, factor: int = 3, min_epochs: int = 1, **given
 def asha(max_epochs: int = 9, factor: int = 3, min_epochs: int = 1, **given: Any) -> Oracle:
     options = {"seed": 3, "max_trials": 40, "max_consecutive_failed_trials": 1000} | given
     return AshaOracle(SCORE, max_epochs, factor, min_epochs, **options)
+
+
+def stopping(max_epochs: int = 9, factor: int = 3, min_epochs: int = 1, **given: Any) -> Oracle:
+    options = {"seed": 3, "max_trials": 40, "max_consecutive_failed_trials": 1000} | given
+    return AshaStoppingOracle(SCORE, max_epochs, factor, min_epochs, **options)
 
 
 def fails_where(broken: Broken) -> Callable[[Trial], bool]:
@@ -208,7 +215,7 @@ def test_the_promotions_of_asha_depend_on_the_order_of_the_ends() -> None:
 def test_stopped_trials_were_not_among_the_best(
     plan: tuple[int, int, int], slots: int, broken: Broken, order: list[int], max_trials: int
 ) -> None:
-    oracle = asha(*plan, max_trials=max_trials, mode="stop")
+    oracle = stopping(*plan, max_trials=max_trials)
     search = Rungs(
         oracle, slots, score=nan_where(broken), pick=in_order(order), by_epoch=True
     ).run()
@@ -225,7 +232,7 @@ def test_stopped_trials_were_not_among_the_best(
 
 def test_stopping_compares_with_those_that_passed_before() -> None:
     """Worse and worse trials, one after the other: only the first goes beyond the first rung."""
-    oracle = asha(mode="stop", max_trials=6)
+    oracle = stopping(max_trials=6)
     search = Rungs(oracle, score=by_number, by_epoch=True).run()
     epochs = [len(trial.runs[0].observations) for trial in search.trials]
     assert epochs == [9, 1, 1, 1, 1, 1]
@@ -247,9 +254,9 @@ def test_brackets_get_their_share_of_the_trials() -> None:
 MAKERS: dict[str, Callable[[], Oracle]] = {
     "hyperband": lambda: hyperband(9, 3, hyperband_iterations=2),
     "asha": lambda: asha(9, 3, max_trials=25, brackets=2),
-    "stop": lambda: asha(9, 3, max_trials=25, mode="stop"),
+    "stop": lambda: stopping(9, 3, max_trials=25),
     "tpe": lambda: hyperband(9, 3, hyperband_iterations=2, sampler=TPEOracle(num_initial_points=4)),
-    "tpe stop": lambda: asha(9, 3, max_trials=25, mode="stop", sampler="tpe"),
+    "tpe stop": lambda: stopping(9, 3, max_trials=25, sampler="tpe"),
 }
 
 
@@ -267,6 +274,26 @@ def test_a_resumed_search_goes_on_as_the_uninterrupted_one(kind: str, slots: int
         first.run(steps=steps)
         again = Rungs(make(), facts=first.facts, **options).run()
         assert again.facts == whole.facts, f"after {steps} steps"
+
+
+@pytest.mark.parametrize("make", [hyperband, asha])
+@pytest.mark.parametrize(
+    "changed", [{"max_epochs": 27}, {"min_epochs": 2}, {"resource": "data"}], ids=str
+)
+def test_a_plan_that_would_leave_trials_behind_is_refused(
+    make: Callable[..., Oracle], changed: dict[str, Any]
+) -> None:
+    facts = Rungs(make(), slots=2).run(steps=2).facts
+    with pytest.raises(StoreMismatch, match="was trained with another max_epochs or factor"):
+        Rungs(make(**changed), facts=facts).ask()
+
+
+def test_asha_goes_on_with_the_trials_of_a_plan_that_has_ended() -> None:
+    """Their points count, and none of their places."""
+    facts = Rungs(asha(max_trials=5)).run().facts
+    search = Rungs(asha(27, max_trials=9), facts=facts).run()
+    assert search.history.counted() == 9
+    assert max(trial.budget.epochs for trial in search.trials[5:] if trial.budget) == 27
 
 
 @settings(max_examples=30, deadline=None)

@@ -171,7 +171,7 @@ def test_brackets_begin_at_different_rungs_and_are_not_compared() -> None:
     search.run(*[losses(*[1.0] * 4)] * 64)
     brackets = [rule.bracket_of(each) for each in search.history.trials.values()]
     assert [brackets.count(each) for each in range(3)] == [26, 19, 19]  # as 4/3 : 2/2 : 1/1
-    ended = {}
+    ended: dict[int, int] = {}
     while len(ended) < 3:
         (steps,) = search.run(losses(*[2.0] * 5))
         ended[rule.bracket_of(search.numbered(search.next - 1))] = steps
@@ -185,7 +185,7 @@ def test_brackets_begin_at_different_rungs_and_are_not_compared() -> None:
     ("limits", "steps"),
     [({"upper": 2.0}, 3), ({"lower": 0.9}, 2), ({"lower": 0.0, "upper": 9.0}, 4)],
 )
-def test_limits(limits: dict[str, float], steps: int) -> None:
+def test_limits(limits: dict[str, Any], steps: int) -> None:
     search = PrunedSearch(ThresholdPruner(**limits))
     assert search.run(losses(1.0, 0.5, 3.0, 1.0)) == [steps]
 

@@ -11,12 +11,15 @@ import anyio
 import pytest
 
 from aiotune import (
+    Curve,
+    HyperParameters,
     MedianPruner,
     Pruner,
     RandomSearch,
     ThresholdPruner,
     Trial,
     WilcoxonPruner,
+    simulate,
 )
 from aiotune.errors import FatalTypeError, FatalValueError
 from aiotune.events import EndReason, Event, RunEnded, RunStarted, StopRequested, TrialEnded
@@ -25,6 +28,7 @@ from aiotune.executors.context import RunContext
 from aiotune.executors.launch import acquire_server, release_server
 from aiotune.history import History
 from aiotune.objective import Objective
+from aiotune.oracles.hyperband import HyperbandOracle
 from aiotune.oracles.random_search import RandomSearchOracle
 from aiotune.processes import OWN_MODULES
 from aiotune.settings import Settings
@@ -364,6 +368,27 @@ def is_rule(fact: Event, trial: Trial) -> bool:
     )
 
 
+# --- beside promotions ---
+
+
+@pytest.mark.parametrize("devices", [1, 4])
+def test_what_a_pruner_ends_is_not_promoted_and_the_brackets_go_on(devices: int) -> None:
+    def curves(hp: HyperParameters) -> Curve:
+        x = hp.Float("x", 0.0, 1.0)
+        return Curve(lambda epoch: {"score": x / (1 + epoch)}, seconds=1.0 + x)
+
+    search = HyperbandOracle(SCORE, max_epochs=9, factor=3)
+    result = simulate(search, curves, devices, pruner=ThresholdPruner(upper=0.6))
+    assert result.reason is EndReason.EXHAUSTED
+    trials = result.trials
+    assert {each.status for each in trials} == {"COMPLETED", "PRUNED"}
+    for trial in trials:
+        is_bad = trial.runs[0].observations[0].metrics["score"] > 0.6
+        assert (trial.status == "PRUNED") == is_bad
+        assert len(trial.runs) == 1 or not is_bad
+    assert max(len(trial.curve(trial.runs[-1])) for trial in trials) == 9
+
+
 # --- user code ---
 
 
@@ -386,7 +411,7 @@ def fork_server() -> Iterator[None]:
 class AsyncLoop(RandomSearch):
     """Reports until it is asked to stop."""
 
-    async def run_trial(self, trial: RunContext) -> float:  # type: ignore[override]
+    async def run_trial(self, trial: RunContext) -> float:
         x: float = trial.hyperparameters.Float("x", 0.0, 1.0)
         while not trial.should_stop:
             trial.report(loss=x)
@@ -403,7 +428,7 @@ async def test_a_loop_of_ones_own_hears_that_it_is_ended(
     for trial in result.trials:
         assert (trial.status, trial.score) == ("PRUNED", trial.values["x"])
         assert trial.message == f"at step 0, loss = {trial.score:g} is above 0"
-    assert result.best_trial == min(result.trials, key=lambda trial: trial.values["x"])
+    assert result.best_score == min(float(str(trial.values["x"])) for trial in result.trials)
 
 
 async def test_folds_in_children_that_need_not_be_run_are_not(

@@ -15,9 +15,11 @@ from aiotune.oracles.asha import AshaOracle
 from aiotune.oracles.base import Oracle
 from aiotune.oracles.bayesian import BayesianOptimizationOracle
 from aiotune.oracles.hyperband import HyperbandOracle
+from aiotune.oracles.population import PopulationBasedTrainingOracle
 from aiotune.oracles.quasi_random import QuasiRandomOracle
 from aiotune.oracles.random_search import RandomSearchOracle
 from aiotune.oracles.samplers import SAMPLERS
+from aiotune.oracles.stopping import AshaStoppingOracle
 from aiotune.oracles.tpe import TPEOracle
 from aiotune.trial import Trial
 from tests.support.rungs import Rungs
@@ -59,8 +61,8 @@ def test_a_sampler_that_learns_goes_where_it_is_good(name: str, kind: str) -> No
     def oracle(sampler: str, seed: int) -> Oracle:
         if kind == "hyperband":
             return HyperbandOracle(SCORE, 9, 3, 2, seed=seed, sampler=sampler)
-        mode: Any = "stop" if kind == "stop" else "promote"
-        return AshaOracle(SCORE, 9, 3, max_trials=34, seed=seed, mode=mode, sampler=sampler)
+        made = AshaStoppingOracle if kind == "stop" else AshaOracle
+        return made(SCORE, 9, 3, max_trials=34, seed=seed, sampler=sampler)
 
     def distance(sampler: str) -> float:
         """Of the second half of the trials, from the best point."""
@@ -110,6 +112,7 @@ def test_the_sampler_is_told_what_its_owner_knows() -> None:
         (3, FatalTypeError, "one of 'random'"),
         ("grid", FatalValueError, "'grid' is not known"),
         (HyperbandOracle(), FatalTypeError, "it gives trials budgets, too"),
+        (PopulationBasedTrainingOracle(), FatalTypeError, "it gives trials budgets, too"),
         (TPEOracle("val_loss"), FatalValueError, "objective= was given to the sampler"),
         (TPEOracle(seed=3), FatalValueError, "seed= was given to the sampler"),
     ],

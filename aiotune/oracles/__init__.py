@@ -12,10 +12,12 @@ from aiotune.oracles.population import PopulationBasedTrainingOracle
 from aiotune.oracles.quasi_random import QuasiRandomOracle
 from aiotune.oracles.random_search import RandomSearchOracle
 from aiotune.oracles.replay import ReplayOracle
+from aiotune.oracles.stopping import AshaStoppingOracle
 from aiotune.oracles.tpe import TPEOracle
 
 __all__ = [
     "AshaOracle",
+    "AshaStoppingOracle",
     "BayesianOptimizationOracle",
     "CmaEsOracle",
     "GridSearchOracle",

@@ -5,8 +5,8 @@ room, a trial among the best 1 / factor of those that have finished a rung so fa
 first; if there is none, a new trial begins. So no slot ever idles, and some trials are promoted that turn out
 not to be among the best: **the promotions depend on the order in which runs end**, other than Hyperband's.
 
-Everything is read off the trials' budgets, states and reports: a resumed search goes on as the uninterrupted
-one would.
+Everything is read off the trials' budgets and states: a resumed search goes on as the uninterrupted one would.
+The variant that stops runs instead is in `stopping`.
 """
 
 from __future__ import annotations
@@ -14,15 +14,13 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from functools import cached_property
 from itertools import accumulate
-from typing import Literal, Unpack
+from typing import Unpack
 
 from aiotune.errors import FatalValueError
 from aiotune.history import History
-from aiotune.learning.fidelity import Fidelities
 from aiotune.objective import Objective
-from aiotune.oracles.base import Answer, Exhausted, Oracle, Promote, Retire, Suggest, Verdict, Wait
+from aiotune.oracles.base import Answer, Exhausted, Oracle, Promote, Retire, Suggest, Wait
 from aiotune.oracles.brackets import (
     Bracket,
     BracketPlan,
@@ -33,27 +31,23 @@ from aiotune.oracles.brackets import (
     require_whole,
 )
 from aiotune.oracles.budgeted import BudgetedOracle
-from aiotune.oracles.ladder import Ladder
+from aiotune.oracles.ladder import Ladder, mismatch
 from aiotune.oracles.model_based import OracleOptions
-from aiotune.oracles.stopping import Passes
 from aiotune.space import unit_draw
-from aiotune.trial import Budget, Observation, Trial
+from aiotune.trial import Budget, Trial
 
-__all__ = ["AshaOracle", "Mode"]
-
-Mode = Literal["promote", "stop"]
+__all__ = ["AshaOracle"]
 
 
 class AshaOracle(BudgetedOracle):
     """Trains many points for few epochs and the best of them for more, without ever waiting.
 
-    max_epochs, factor, min_epochs: as for Hyperband. max_trials: how many points are tried; None: until the
-    space is exhausted, or a limit of the search is reached. brackets: the first of Hyperband's; a trial is
-    drawn into one of them, with the chance that Hyperband's numbers of trials give it. mode: "promote": a trial
-    that has reached a rung pauses, and goes on when it is among the best there. "stop": a trial trains up to
-    `max_epochs` in one run, and is stopped at the first rung where it is not among the best so far. A trial's
-    score at a rung is its best one since the rung before; in mode "stop" since its begin, for that is what the
-    score of a run is. sampler, resource: as for Hyperband.
+    max_epochs, factor, min_epochs, sampler, resource: as for Hyperband. max_trials: how many points are tried;
+    None: until the space is exhausted, or a limit of the search is reached. brackets: the first of Hyperband's;
+    a trial is drawn into one of them, with the chance that Hyperband's numbers of trials give it.
+
+    A trial that has reached a rung pauses, and goes on when it is among the best there. Its score at a rung is
+    its best one since the rung before.
     """
 
     def __init__(
@@ -64,24 +58,15 @@ class AshaOracle(BudgetedOracle):
         min_epochs: int = 1,
         max_trials: int | None = 100,
         brackets: int = 1,
-        mode: Mode = "promote",
         sampler: str | Oracle = "random",
         resource: Resource = "epochs",
         **options: Unpack[OracleOptions],
     ) -> None:
         self.brackets = _first_brackets(brackets_of(max_epochs, factor, min_epochs), brackets)
-        if mode not in ("promote", "stop"):
-            raise FatalValueError(f'mode={mode!r}: "promote" or "stop" is needed')
-        if mode == "stop" and resource == "data":
-            raise FatalValueError(
-                'mode="stop" cannot be had with resource="data": a run cannot get more data while it trains. '
-                'Drop mode="stop"'
-            )
         super().__init__(objective, max_trials, sampler, resource, **options)
         self.max_epochs = max_epochs
         self.min_epochs = min_epochs
         self.factor = factor
-        self.mode: Mode = mode
         self._field: _Field | None = None
 
     def plan(self) -> BracketPlan:
@@ -100,49 +85,34 @@ class AshaOracle(BudgetedOracle):
         )
         return BracketPlan(tuple(planned), 1, self.resource, is_estimate=True)
 
-    @property
-    def needs_checkpoints(self) -> bool:
-        return self.mode == "promote" and super().needs_checkpoints
-
-    def fidelities(self) -> Fidelities:
-        passed = {rung.epochs for each in self.brackets for rung in each.rungs}
-        return Fidelities(self.objective, sorted(passed) if self.mode == "stop" else ())
-
-    # --- asking ---
-
     def ask(self, history: History, number: int) -> Answer:
-        if self.mode == "stop":
-            self._passes.follow(history.lineage, history.trials.values())
-            return self._beginning(history, number)
         field = self._field_of(history)
         field.catch_up(history)
         to_come = None if self.max_trials is None else self.max_trials - history.counted()
         decided = field.promotion() or field.retirement(to_come)
         if decided is not None:
             return decided
-        answer = self._beginning(history, number)
+        answer = self.beginning(history, number)
         if history.has_trials_in_flight or isinstance(answer, Suggest):
             return answer
         return field.last_promotion() or answer
 
-    def _beginning(self, history: History, number: int) -> Answer:
+    def beginning(self, history: History, number: int) -> Answer:
         """Return a new trial, if there is to be one."""
         if self.max_trials is not None and history.counted() >= self.max_trials:
             is_idle = not history.has_trials_in_flight
             return Exhausted("max_trials were tried") if is_idle else Wait()
         answer = self.suggestion(history, number)
         if isinstance(answer, Suggest):
-            return replace(answer, budget=self._first_budget(answer.stream))
+            return replace(answer, budget=self.first_budget(answer.stream))
         return answer
 
-    def _first_budget(self, stream: int) -> Budget:
-        """Return the budget of a new trial, in a bracket that is drawn."""
-        bracket = self.brackets[0] if len(self.brackets) == 1 else self._drawn_bracket(stream)
-        if self.mode == "stop":
-            return Budget(self.max_epochs, bracket=bracket.number)
-        return budgets_of(bracket, resource=self.resource)[0]
+    def first_budget(self, stream: int) -> Budget:
+        """Return what a new trial begins with."""
+        return budgets_of(self.bracket_of(stream), resource=self.resource)[0]
 
-    def _drawn_bracket(self, stream: int) -> Bracket:
+    def bracket_of(self, stream: int) -> Bracket:
+        """Return the bracket that a new trial is drawn into."""
         limits = list(accumulate(each.size for each in self.brackets))
         u = unit_draw(self.chance, "bracket", stream) * limits[-1]
         return self.brackets[bisect_right(limits, u)]
@@ -155,21 +125,6 @@ class AshaOracle(BudgetedOracle):
             }
             self._field = _Field(history.lineage, ladders, self.factor)
         return self._field
-
-    # --- judging ---
-
-    def judge(self, trial: Trial, observation: Observation) -> Verdict:
-        if self.mode == "promote":
-            return Verdict.CONTINUE
-        if not self._passes.has_begun:  # a resumed run may report before the first question
-            self._passes.follow(None, self.trials.values())
-        is_good = self._passes.is_among_the_best(trial, observation)
-        return Verdict.CONTINUE if is_good else Verdict.STOP
-
-    @cached_property
-    def _passes(self) -> Passes:
-        rungs = {each.number: [rung.epochs for rung in each.rungs[:-1]] for each in self.brackets}
-        return Passes(rungs, self.factor, self.objective)
 
 
 class _Field:
@@ -192,15 +147,21 @@ class _Field:
         self._rungs = sorted(rungs, key=lambda each: -each[0].budgets[each[1]].epochs)
 
     def catch_up(self, history: History) -> None:
-        """Read what came since the last call."""
+        """Read what came since the last call. StoreMismatch for trials of another plan that are not over."""
         moved = history.moved_trials(after=self._moves_read)
         self._moves_read += len(moved)
         for trial in moved:
             budget = trial.budget
-            ladder = None if budget is None else self._ladders.get(budget.bracket or 0)
-            if budget is not None and ladder is not None and ladder.grants(budget):
-                ladder.follow(trial)
-            # else another algorithm's, or of another plan: its point counts as tried
+            if budget is not None and budget.bracket is not None and budget.rung is not None:
+                self._follow(trial, budget, budget.bracket)
+            # else another algorithm's: its point counts as tried
+
+    def _follow(self, trial: Trial, budget: Budget, bracket: int) -> None:
+        ladder = self._ladders.get(bracket)
+        if ladder is not None and ladder.grants(budget):
+            ladder.follow(trial)
+        elif not trial.is_over:
+            raise mismatch(trial, budget)  # nothing would ever become of it
 
     def promotion(self) -> Promote | None:
         """Return a trial that is among the best 1 / factor of its rung, and waits there."""

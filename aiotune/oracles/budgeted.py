@@ -16,6 +16,8 @@ from aiotune.objective import Objective
 from aiotune.oracles.base import Answer, Oracle
 from aiotune.oracles.brackets import BracketPlan, Resource
 from aiotune.oracles.model_based import ModelBasedOracle, OracleOptions
+from aiotune.oracles.population import PopulationBasedTrainingOracle
+from aiotune.oracles.replay import ReplayOracle
 from aiotune.oracles.samplers import adopt, inform, sampler_of
 from aiotune.space import Space
 from aiotune.trial import Trial
@@ -43,7 +45,7 @@ class BudgetedOracle(Oracle):
             raise FatalValueError(f'resource={resource!r}: "epochs" or "data" is needed')
         self.resource: Resource = resource
         self.sampler = sampler_of(sampler)
-        if isinstance(self.sampler, BudgetedOracle):
+        if isinstance(self.sampler, (BudgetedOracle, PopulationBasedTrainingOracle, ReplayOracle)):
             raise FatalTypeError(
                 f"sampler={type(self.sampler).__name__}: it gives trials budgets, too; a sampler only says at "
                 "which points"

@@ -16,7 +16,6 @@ from dataclasses import replace
 from itertools import pairwise
 from typing import TypeVar
 
-from aiotune.errors import StoreMismatch
 from aiotune.history import History
 from aiotune.hyperparameters import HyperParameters
 from aiotune.objective import Objective
@@ -30,7 +29,7 @@ from aiotune.oracles.brackets import (
     require_whole,
 )
 from aiotune.oracles.budgeted import BudgetedOracle
-from aiotune.oracles.ladder import Ladder
+from aiotune.oracles.ladder import Ladder, mismatch
 from aiotune.trial import Budget, Trial
 
 __all__ = ["HyperbandOracle"]
@@ -176,7 +175,7 @@ class _Schedule:
         index = self._index_of(budget)
         filled = self._begun.get(index) or self._filled(index)
         if not filled.ladder.grants(budget):
-            raise _mismatch(trial, budget)
+            raise mismatch(trial, budget)
         self._begun[index] = filled
         while self._next in self._begun:
             self._next += 1
@@ -264,14 +263,3 @@ class _Agenda:
                 return found
             self._numbers.remove(heapq.heappop(self._heap))
         return None
-
-
-def _mismatch(trial: Trial, budget: Budget) -> StoreMismatch:
-    reached = (
-        f"{budget.epochs} epochs" if budget.share is None else f"{budget.share:.1%} of the data"
-    )
-    return StoreMismatch(
-        f"trial {trial.trial_id} of this project was trained with another max_epochs or factor, min_epochs or "
-        f"resource ({reached} in rung {budget.rung} of bracket {budget.bracket}): restore them, choose another "
-        "project_name, or pass overwrite=True to begin anew"
-    )

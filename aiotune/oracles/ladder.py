@@ -13,11 +13,12 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 from statistics import fmean
 
+from aiotune.errors import StoreMismatch
 from aiotune.learning.fidelity import runs_under
 from aiotune.objective import Objective
 from aiotune.trial import Budget, Trial, TrialState
 
-__all__ = ["Ladder", "Level", "Place", "cost_of"]
+__all__ = ["Ladder", "Level", "Place", "cost_of", "mismatch"]
 
 # Score, less being better; number, for of equals the older one counts; id.
 Place = tuple[float, int, str]
@@ -139,6 +140,18 @@ class Ladder:
 def cost_of(score: float, objective: Objective) -> float:
     """Return the score such that less is better."""
     return score if objective.direction == "min" else -score
+
+
+def mismatch(trial: Trial, budget: Budget) -> StoreMismatch:
+    """Return the error for a trial whose budget is that of no rung."""
+    reached = (
+        f"{budget.epochs} epochs" if budget.share is None else f"{budget.share:.1%} of the data"
+    )
+    return StoreMismatch(
+        f"trial {trial.trial_id} of this project was trained with another max_epochs or factor, min_epochs or "
+        f"resource ({reached} in rung {budget.rung} of bracket {budget.bracket}): restore them, choose another "
+        "project_name, or pass overwrite=True to begin anew"
+    )
 
 
 def _at(marks: Sequence[_Mark], index: int) -> _Mark | None:

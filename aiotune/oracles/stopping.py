@@ -8,15 +8,73 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right, insort
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
 from statistics import fmean
+from typing import Unpack
 
-from aiotune.learning.fidelity import reports_until
+from aiotune.history import History
+from aiotune.learning.fidelity import Fidelities, reports_until
 from aiotune.objective import Objective
+from aiotune.oracles.asha import AshaOracle
+from aiotune.oracles.base import Answer, Oracle, Verdict
 from aiotune.oracles.ladder import Place, cost_of
+from aiotune.oracles.model_based import OracleOptions
 from aiotune.outcome import score_of
-from aiotune.trial import Observation, Run, Trial
+from aiotune.trial import Budget, Observation, Run, Trial
 
-__all__ = ["Passes"]
+__all__ = ["AshaStoppingOracle", "Passes"]
+
+
+class AshaStoppingOracle(AshaOracle):
+    """ASHA that stops: a trial trains up to `max_epochs` in one run, unless it is not among the best at a rung.
+
+    The arguments are those of `AshaOracle`. A trial's score at a rung is its best one since its begin, for that
+    is what the score of a run is.
+    """
+
+    # Apart from the oracle that promotes, for one that judges is waited for at each report.
+
+    def __init__(
+        self,
+        objective: Objective | str | Sequence[Objective | str] | None = None,
+        max_epochs: int = 100,
+        factor: int = 3,
+        min_epochs: int = 1,
+        max_trials: int | None = 100,
+        brackets: int = 1,
+        sampler: str | Oracle = "random",
+        **options: Unpack[OracleOptions],
+    ) -> None:
+        # No `resource`: a run cannot get more data while it trains.
+        super().__init__(
+            objective, max_epochs, factor, min_epochs, max_trials, brackets, sampler, **options
+        )
+
+    @property
+    def needs_checkpoints(self) -> bool:
+        return False
+
+    def fidelities(self) -> Fidelities:
+        passed = {rung.epochs for each in self.brackets for rung in each.rungs}
+        return Fidelities(self.objective, sorted(passed))
+
+    def ask(self, history: History, number: int) -> Answer:
+        self._passes.follow(history.lineage, history.trials.values())
+        return self.beginning(history, number)
+
+    def first_budget(self, stream: int) -> Budget:
+        return Budget(self.max_epochs, bracket=self.bracket_of(stream).number)
+
+    def judge(self, trial: Trial, observation: Observation) -> Verdict:
+        if not self._passes.has_begun:  # a resumed run may report before the first question
+            self._passes.follow(None, self.trials.values())
+        is_good = self._passes.is_among_the_best(trial, observation)
+        return Verdict.CONTINUE if is_good else Verdict.STOP
+
+    @cached_property
+    def _passes(self) -> Passes:
+        rungs = {each.number: [rung.epochs for rung in each.rungs[:-1]] for each in self.brackets}
+        return Passes(rungs, self.factor, self.objective)
 
 
 class Passes:
