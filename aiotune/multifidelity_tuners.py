@@ -16,6 +16,7 @@ from aiotune.oracles.brackets import BracketPlan, Resource
 from aiotune.oracles.budgeted import BudgetedOracle
 from aiotune.oracles.hyperband import HyperbandOracle
 from aiotune.oracles.stopping import AshaStoppingOracle
+from aiotune.pruners.base import Pruner
 
 __all__ = ["ASHA", "BudgetedTuner", "Hyperband"]
 
@@ -35,13 +36,24 @@ class BudgetedTuner(EpochsTuner):
         max_epochs: int,
         **kwargs: Any,
     ) -> None:
-        if kwargs.get("keep_checkpoints") == "none" and oracle.needs_checkpoints:
+        self._check_settings(oracle, kwargs.get("keep_checkpoints"), kwargs.get("pruner"))
+        granted = max_epochs if oracle.resource == "epochs" else None
+        super().__init__(oracle, hypermodel, max_epochs=granted, **kwargs)
+
+    def _check_settings(
+        self, oracle: BudgetedOracle, keep_checkpoints: object, pruner: object
+    ) -> None:
+        """Raise FatalValueError for settings that contradict the oracle."""
+        if keep_checkpoints == "none" and oracle.needs_checkpoints:
             raise FatalValueError(
                 f'keep_checkpoints="none" cannot be had with {type(self).__name__}: a promoted trial goes on '
                 "from its checkpoint. Drop it, or pass a small number"
             )
-        granted = max_epochs if oracle.resource == "epochs" else None
-        super().__init__(oracle, hypermodel, max_epochs=granted, **kwargs)
+        if oracle.resource == "data" and isinstance(pruner, Pruner) and pruner.judges_reports:
+            raise FatalValueError(
+                'pruner= compares trials step by step, which resource="data" does not allow: at one step they '
+                "have been trained on different shares of the data. Drop one of the two"
+            )
 
     def plan(self) -> BracketPlan:
         """Return what the search does if it goes to its end: `print(tuner.plan())` shows rungs and epochs."""

@@ -14,7 +14,7 @@ import anyio
 
 from aiotune.events import Event, TrialEnded
 from aiotune.history import History
-from aiotune.layout import BEFORE, LAST_STATE, Layout
+from aiotune.layout import BEFORE, LAST_STATE, Layout, unfinished
 from aiotune.objective import Objective
 from aiotune.pareto import pareto_front
 from aiotune.ranking import best_trials
@@ -48,9 +48,10 @@ class Janitor:
         best = self._best([trial for trial in trials if trial.is_over])
         kept = {trial.trial_id for trial in best}
         over = {each for each in candidates - kept if history.trial(each).is_over}
+        # At first all: an earlier process may have ended before it had trimmed one.
+        to_trim = kept if self._kept is None else kept & {event.trial_id}
         self._kept = kept
-        if event.trial_id not in over:
-            self._doomed.append((event.trial_id, True))
+        self._doomed.extend((each, True) for each in sorted(to_trim))
         self._doomed.extend((each, False) for each in sorted(over))
         self._wake()
 
@@ -93,8 +94,9 @@ class Janitor:
 
 
 def _trim(directory: Path) -> None:
-    """Delete what a repeat's later runs would go on from."""
-    with suppress(OSError):
-        (directory / LAST_STATE).unlink(missing_ok=True)
+    """Delete what a repeat's later runs would go on from, and what a run that was killed was writing."""
+    for path in (directory / LAST_STATE, *directory.glob(unfinished(Path("*")).name)):
+        with suppress(OSError):
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
     for former in directory.glob(f"{BEFORE}*"):
         shutil.rmtree(former, ignore_errors=True)

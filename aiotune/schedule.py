@@ -129,11 +129,12 @@ def _begin(trial: Trial) -> int:
 
 def _end(trial: Trial) -> int:
     """Return the epoch up to which the trial was trained; where it broke, up to which its score counts."""
-    ends = [
-        run.budget.epochs
-        for run in trial.runs
-        if run.budget is not None and run.state in (RunState.FINISHED, RunState.STOPPED)
-    ]
+    ends: list[int] = []
+    for run in trial.runs:
+        if run.state is RunState.FINISHED and run.budget is not None:
+            ends.append(run.budget.epochs)
+        elif run.state is RunState.STOPPED and run.observations:
+            ends.append(run.observations[-1].step + 1)
     if not ends:
         raise FatalValueError(f"trial {trial.trial_id} was not trained to the end of any interval")
     return max(ends)

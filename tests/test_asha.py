@@ -16,6 +16,7 @@ from aiotune.objective import Objective
 from aiotune.oracles.asha import AshaOracle
 from aiotune.oracles.base import Oracle
 from aiotune.oracles.stopping import AshaStoppingOracle
+from aiotune.pruners.percentile import MedianPruner
 from aiotune.space import unit_draw
 from aiotune.trial import RunState, StopCause, TrialState
 from tests.support.fake_executor import FakeExecutor, Script
@@ -114,6 +115,11 @@ def test_a_report_waits_for_no_oracle_that_promotes() -> None:
         ({"mode": "stop", "brackets": 9}, FatalValueError, "brackets=9: .* no more than 3"),
         ({"sampler": "baysian"}, FatalValueError, "did you mean 'bayesian'"),
         ({"keep_checkpoints": "none"}, FatalValueError, 'keep_checkpoints="none" cannot be had'),
+        (
+            {"resource": "data", "pruner": MedianPruner()},
+            FatalValueError,
+            "pruner= compares trials step by step",
+        ),
     ],
 )
 def test_bad_arguments_are_refused(

@@ -218,7 +218,7 @@ async def test_iterations_repeat_all_brackets(tmp_path: Path) -> None:
     }
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(
     max_epochs=st.integers(1, 20),
     factor=st.integers(2, 4),

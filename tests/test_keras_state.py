@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+import os
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from hypothesis import strategies as st
 
 from aiotune.frameworks.array_file import ArrayFile, is_storable, write_arrays
 from aiotune.frameworks.keras_callback_state import NotKept, decoded, encoded
+from aiotune.frameworks.keras_checkpoint import Best, read_best, write_file, write_json
 
 ARRAYS = [
     np.arange(6, dtype="int8").reshape(2, 3),
@@ -58,6 +61,46 @@ def test_a_file_that_is_not_whole_counts_as_absent(tmp_path: Path, kept: int) ->
     path = written(tmp_path)
     path.write_bytes(path.read_bytes()[:kept])
     assert ArrayFile.open(path) is None
+
+
+@pytest.mark.parametrize(
+    ("kind", "shape"), [("O", [0]), ("V4", [0]), ("<f4", [-1]), ("<f4", [1.5]), ("<f4", [2**62, 8])]
+)
+def test_a_record_that_no_file_has_is_refused(tmp_path: Path, kind: str, shape: Any) -> None:
+    footer = json.dumps({"record": {}, "arrays": [[kind, shape]]}).encode()
+    length = len(footer).to_bytes(8, "little")
+    (tmp_path / "file").write_bytes(b"aiotune arrays 1\n" + footer + length)
+    assert ArrayFile.open(tmp_path / "file") is None
+
+
+def test_a_file_that_lost_its_middle_counts_as_absent(tmp_path: Path) -> None:
+    path = written(tmp_path)
+    content = path.read_bytes()
+    path.write_bytes(content[:20] + content[28:])
+    assert ArrayFile.open(path) is None
+    path.write_bytes(content[:-8] + b"\xff" * 8)
+    assert ArrayFile.open(path) is None
+
+
+def test_a_best_epoch_whose_files_are_damaged_is_none(tmp_path: Path) -> None:
+    write_arrays(tmp_path / "best.state", {}, ARRAYS)
+    write_json(tmp_path / "best.json", {"epoch": 3, "score": 0.5})
+    assert read_best(tmp_path) == Best(3, 0.5)
+    (tmp_path / "best.state").write_bytes(b"")
+    assert read_best(tmp_path) is None
+    write_arrays(tmp_path / "best.state", {}, ARRAYS)
+    for damaged in ("", "[]", "{}", '{"epoch": null, "score": 1}'):
+        (tmp_path / "best.json").write_text(damaged)
+        assert read_best(tmp_path) is None
+
+
+def test_a_link_that_was_left_behind_is_not_written_through(tmp_path: Path) -> None:
+    """A run that was killed while it set a budget's files aside leaves one."""
+    kept = tmp_path / "kept"
+    kept.write_text("old")
+    os.link(kept, tmp_path / "writing.file")
+    write_file(tmp_path / "file", lambda draft: draft.write_text("new"))
+    assert (kept.read_text(), (tmp_path / "file").read_text()) == ("old", "new")
 
 
 def test_no_file_is_none(tmp_path: Path) -> None:

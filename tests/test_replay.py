@@ -48,6 +48,11 @@ def test_each_stage_goes_on_from_the_one_before() -> None:
     assert search.oracle.seed == 5
 
 
+def test_no_other_point_is_taken() -> None:
+    with pytest.raises(FatalTypeError, match="its schedule has the values"):
+        ReplayOracle(SCHEDULE, SCORE).enqueue({"rate": 0.5})
+
+
 def test_the_winner_of_a_population_is_trained_again() -> None:
     oracle = PopulationBasedTrainingOracle(SCORE, 6, 12, 2, seed=4)
     found = Evolution(oracle, declare, slots=2).run()

@@ -9,7 +9,7 @@ import pytest
 from aiotune.errors import FatalTypeError, FatalValueError
 from aiotune.schedule import Schedule, Stage, schedule_of
 from aiotune.space import Scalar
-from aiotune.trial import Budget, RunState, Trial
+from aiotune.trial import Budget, Observation, RunState, Trial
 from tests.support.records import run, trial
 
 SCHEDULE = Schedule((Stage(0, 2, {"rate": 0.1}, 3), Stage(2, 6, {"rate": 0.08}, 11)), seed=5)
@@ -51,6 +51,13 @@ def test_a_trial_that_broke_counts_up_to_what_it_had_reached() -> None:
     broken = replace(run(state=RunState.FAILED, index=2), budget=Budget(10, 8))
     failed = replace(SECOND, runs=(*SECOND.runs, broken), budget=Budget(10, 8))
     assert schedule_of([FIRST, failed], failed).epochs == 8
+
+
+def test_a_trial_that_was_stopped_counts_up_to_its_last_epoch() -> None:
+    reports = [Observation(4, {"score": 0.2}), Observation(5, {"score": 0.1})]
+    cut = replace(run(state=RunState.STOPPED, score=0.1), budget=Budget(8, 4), observations=reports)
+    stopped = replace(SECOND, runs=(cut,))
+    assert schedule_of([FIRST, stopped], stopped).stages[-1].to_epoch == 6
 
 
 def test_a_trial_without_a_budget_has_none() -> None:

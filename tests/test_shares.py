@@ -220,7 +220,7 @@ def check_promotions(trials: Any, sizes: list[int]) -> None:
 
 def tuner_in(directory: Path, kind: Any = aiotune.Hyperband, **changes: Any) -> Any:
     options: dict[str, Any] = {
-        "hypermodel": keras_search.build,
+        "hypermodel": shared_data.build,
         "objective": "val_loss",
         "max_epochs": 2,
         "factor": 2,
@@ -243,18 +243,19 @@ async def test_a_search_over_shares_of_the_data(
 ) -> None:
     tuner = tuner_in(tmp_path)
     data = (DATA, TARGETS) if kind == "arrays" else (Lazy(shared_data.in_batches),)
-    size = {"batch_size": shared_data.BATCH} if kind == "arrays" else {}
+    size = {"batch_size": 12} if kind == "arrays" else {}
+    batches = 4 if kind == "arrays" else 12
     held_out = (HELD_OUT, HELD_OUT_TARGETS)
     result = await tuner.search(
-        *data, epochs=3, validation_data=held_out, callbacks=shared_data.counting, verbose=0, **size
+        *data, epochs=2, validation_data=held_out, callbacks=shared_data.counting, verbose=0, **size
     )
     check_promotions(result.trials, [2, 2, 1])
     for trial in result.trials:
         for each in trial.runs:
             share = each.budget.share
             assert share == (0.5 if (each.budget.bracket, each.budget.rung) == (1, 0) else 1.0)
-            assert {o.metrics["batches"] for o in each.observations} == {12 * share}
-            assert len(each.observations) == 3  # the user's own epochs
+            assert {o.metrics["batches"] for o in each.observations} == {batches * share}
+            assert len(each.observations) == 2  # the user's own epochs
         steps = [o.step for each in trial.runs for o in each.observations]
         assert steps == list(range(len(steps)))
         assert trial.hyperparameters["tuner/share"] == trial.budget.share
@@ -308,7 +309,8 @@ def rows_fitted(estimator: Any, x: Any, y: Any) -> dict[str, float]:
 
 async def test_estimators_over_shares_of_the_data(tmp_path: Path) -> None:
     oracle = HyperbandOracle(max_epochs=2, factor=2, seed=1, resource="data")
-    tuner = SklearnTuner(oracle, build_tree, scoring=rows_fitted, cv=2, directory=tmp_path, gpus=0)
+    settings: dict[str, Any] = {"directory": tmp_path, "executor": "inline", "gpus": 0}
+    tuner = SklearnTuner(oracle, build_tree, scoring=rows_fitted, cv=2, **settings)
     x = np.random.default_rng(0).normal(size=(80, 4))
     result = await tuner.search(x, (x[:, 0] > 0).astype(int), verbose=0)
     assert {trial.state for trial in result.trials} == {TrialState.COMPLETED}

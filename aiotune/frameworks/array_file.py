@@ -9,6 +9,7 @@ The record comes last, so that arrays can be written as they are made: no second
 from __future__ import annotations
 
 import json
+import math
 import struct
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -59,10 +60,13 @@ class ArrayFile:
     def open(cls, path: Path) -> ArrayFile | None:
         """Read the record. None if there is no such file, or none that is whole."""
         try:
-            content = json.loads(_footer(path))
-            entries = tuple((np.dtype(kind), tuple(shape)) for kind, shape in content["arrays"])
-            return cls(path, content["record"], entries)
-        except (OSError, ValueError, TypeError, KeyError, struct.error):
+            footer, begin = _footer(path)
+            content = json.loads(footer)
+            entries = tuple(_entry(kind, shape) for kind, shape in content["arrays"])
+            size = sum(dtype.itemsize * math.prod(shape) for dtype, shape in entries)
+            is_whole = len(_MAGIC) + size == begin and isinstance(content["record"], dict)
+            return cls(path, content["record"], entries) if is_whole else None
+        except (OSError, ValueError, TypeError, KeyError, RecursionError, struct.error):
             return None
 
     def arrays(self) -> list[Array]:
@@ -75,14 +79,23 @@ class ArrayFile:
             ]
 
 
-def _footer(path: Path) -> bytes:
+def _entry(kind: str, shape: list[int]) -> tuple[np.dtype[Any], tuple[int, ...]]:
+    """Return an array's type and shape. ValueError for what `write_arrays` does not write."""
+    dtype = np.dtype(kind)
+    if dtype.kind not in _PLAIN_KINDS or not all(type(n) is int and n >= 0 for n in shape):
+        raise ValueError(f"no array has the type {kind!r} and the shape {shape}")
+    return dtype, tuple(shape)
+
+
+def _footer(path: Path) -> tuple[bytes, int]:
+    """Return the record's text, and where it begins."""
     with path.open("rb") as file:
         if file.read(len(_MAGIC)) != _MAGIC:
             raise ValueError(f"{path} is no file of arrays")
         file.seek(-_LENGTH.size, 2)
         (length,) = _LENGTH.unpack(file.read())
-        file.seek(-_LENGTH.size - length, 2)
-        return file.read(length)
+        begin = file.seek(-_LENGTH.size - length, 2)
+        return file.read(length), begin
 
 
 def _plain(array: Array) -> Array:

@@ -7,8 +7,10 @@ back after the `on_train_begin` of the run that goes on.
 
 from __future__ import annotations
 
+import hashlib
 import inspect
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from types import FunctionType
 from typing import Any
 
 import numpy as np
@@ -35,13 +37,14 @@ class NotKept(Exception):
     """A value that has no form on disk."""
 
 
-Attributes = dict[str, tuple[Any, list[Array]]]  # by name: the value as JSON, and its arrays
+# By name: the value as JSON, and a digest of each of its arrays. Callbacks may hold large ones: no copies.
+Attributes = dict[str, tuple[Any, list[bytes]]]
 
 
 def attributes_of(callbacks: Sequence[Any]) -> list[Attributes]:
-    """Return what each callback holds: copies, to compare with later."""
+    """Return what each callback holds, to compare with later."""
     return [
-        {name: (value, [each.copy() for each in arrays]) for name, (value, arrays) in held.items()}
+        {name: (value, _digests(arrays)) for name, (value, arrays) in held.items()}
         for held in map(_attributes, callbacks)
     ]
 
@@ -80,34 +83,51 @@ def remember(
 def _memory_of(callback: Any, first: Attributes, arrays: list[Array]) -> dict[str, Any]:
     values = {}
     for name, held in _attributes(callback).items():
-        if name not in first or not _is_same(held, first[name]):
-            value, found = held
+        value, found = held
+        if name not in first or first[name] != (value, _digests(found)):
             values[name] = _moved(value, len(arrays))
             arrays.extend(found)
     return {"class": _name(callback), "values": values}
 
 
-def _is_same(one: tuple[Any, list[Array]], other: tuple[Any, list[Array]]) -> bool:
-    if one[0] != other[0]:
-        return False
-    return all(
-        a.dtype == b.dtype and np.array_equal(a, b) for a, b in zip(one[1], other[1], strict=True)
-    )
+def _digests(arrays: Sequence[Array]) -> list[bytes]:
+    return [_digest(each) for each in arrays]
 
 
-def _attributes(callback: Any) -> Attributes:
-    excluded = _OF_THE_TRAINING | _configured_by_keras(type(callback))
-    is_keras_made = bool(_keras_classes(type(callback)))
-    held: Attributes = {}
+def _digest(array: Array) -> bytes:
+    digest = hashlib.blake2b(f"{array.dtype}{array.shape}".encode())
+    digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+    return digest.digest()
+
+
+def _attributes(callback: Any) -> dict[str, tuple[Any, list[Array]]]:
+    kind = type(callback)
+    excluded = _OF_THE_TRAINING | _configured_by_keras(kind) | _private_to_keras(kind)
+    held: dict[str, tuple[Any, list[Array]]] = {}
     for name, value in vars(callback).items():
-        if name in excluded or (is_keras_made and name.startswith("_")):
+        if name in excluded:
             continue
         arrays: list[Array] = []
         try:
             held[name] = encoded(value, arrays), arrays
-        except NotKept:
+        except (NotKept, RecursionError):  # a list that contains itself
             continue
     return held
+
+
+def _private_to_keras(kind: type) -> frozenset[str]:
+    """Return the private names that the code of Keras's own classes mentions; others are a subclass's own."""
+    functions = (function for each in _keras_classes(kind) for function in _functions_of(each))
+    names = (name for function in functions for name in function.__code__.co_names)
+    return frozenset(name for name in names if name.startswith("_"))
+
+
+def _functions_of(kind: type) -> Iterator[FunctionType]:
+    for member in vars(kind).values():
+        found: Any = member.fget if isinstance(member, property) else member
+        function = inspect.unwrap(found)
+        if isinstance(function, FunctionType):
+            yield function
 
 
 def _configured_by_keras(kind: type) -> frozenset[str]:

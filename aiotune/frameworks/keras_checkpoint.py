@@ -91,13 +91,15 @@ class BestCheckpoint:
 
 
 def read_best(directory: Path) -> Best | None:
-    """Return which epoch's weights the directory holds, or None if there are none."""
+    """Return which epoch's weights the directory holds, or None if there are none that are whole."""
     try:
         record = json.loads((directory / BEST).read_text())
-    except FileNotFoundError:
+        epoch, score = int(record["epoch"]), record["score"]
+        best = Best(epoch, None if score is None else float(score))
+    except (FileNotFoundError, ValueError, TypeError, KeyError):
         return None
-    score = record["score"]
-    return Best(int(record["epoch"]), None if score is None else float(score))
+    has_weights = (directory / WEIGHTS).exists() or ArrayFile.open(directory / STATE) is not None
+    return best if has_weights else None
 
 
 def forget_best(directory: Path) -> None:
@@ -230,6 +232,7 @@ def write_json(path: Path, record: object) -> None:
 def write_file(path: Path, write: Callable[[Path], object]) -> None:
     """Let `write` make the file under another name, then put it in place at once."""
     draft = unfinished(path)
+    draft.unlink(missing_ok=True)  # one that was cut off may be a link to what must not be changed
     try:
         write(draft)
         os.replace(draft, path)

@@ -31,7 +31,8 @@ from aiotune.frameworks.keras_callback_state import (
 from aiotune.frameworks.keras_checkpoint import restore_best, write_file
 from aiotune.frameworks.keras_order import DataOrder
 from aiotune.frameworks.keras_start import Start
-from aiotune.frameworks.keras_state import restore_model, write_model
+from aiotune.frameworks.keras_state import restore_model, why_inexact, write_model
+from aiotune.frameworks.keras_tracing import build_before_tracing
 from aiotune.layout import LAST_STATE
 
 __all__ = ["CannotGoOn", "Course"]
@@ -101,8 +102,7 @@ class Course:
         reason = state.record["why_inexact"]
         if reason is not None:
             self._run.note(
-                f"trials go on from their checkpoints, but the order of their data is not exactly that of "
-                f"uninterrupted ones: {reason}"
+                f"trials go on from their checkpoints, but not exactly as uninterrupted ones: {reason}"
             )
 
     def _misfit(self, error: ValueError) -> BaseException:
@@ -186,7 +186,9 @@ class Course:
             return self._completed(original(*args, **{**kwargs, "callbacks": callbacks}))
         given["callbacks"] = self._with_own(given.get("callbacks"))
         if type(model).fit is require_keras().Model.fit:
-            return self._completed(original(**self._order.applied(given)))
+            ordered = self._order.applied(given, model)
+            build_before_tracing(model, ordered.get("x"))
+            return self._completed(original(**ordered))
         return self._completed(original(*bound.args, **bound.kwargs))
 
     def _refuse_second_fit(self) -> None:
@@ -239,7 +241,7 @@ class Course:
             "is_over": is_over,
             "rows": [[number, _kept(logs, arrays)] for number, logs in self.rows],
             "callbacks": memories_of(callbacks, self._held_first, arrays),
-            "why_inexact": self._order.why_inexact,
+            "why_inexact": self._order.why_inexact or why_inexact(model),
         }
         path = self._run.checkpoint_dir / LAST_STATE
         write_file(path, lambda draft: write_model(draft, model, record, arrays))

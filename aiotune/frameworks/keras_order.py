@@ -10,9 +10,11 @@ from __future__ import annotations
 import random
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from aiotune.frameworks.fit_data import FitData
 from aiotune.frameworks.keras_build import require_keras
@@ -51,17 +53,17 @@ class DataOrder:
             chance = np.random.default_rng((self._seed, epoch))
             self._batches.arrange(chance.permutation(rows))
 
-    def applied(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the arguments of Keras's `fit`, those that are shuffled arrays as batches in this order."""
+    def applied(self, arguments: Mapping[str, Any], model: Any = None) -> dict[str, Any]:
+        """Return the arguments of the model's `fit`, shuffled arrays among them as batches in this order."""
         given = dict(arguments)
         self._batches = None
-        shuffle = given.get("shuffle", True)
-        if shuffle is False or require_keras().backend.backend() != "tensorflow":
+        is_shuffled = bool(given.get("shuffle", True))
+        if not is_shuffled or require_keras().backend.backend() != "tensorflow":
             return given
         data = FitData.of((), given)
         if not _are_arrays(data):
             return given
-        self.why_inexact = _why_left(given)
+        self.why_inexact = _why_left(given, model)
         if self.why_inexact is not None:
             return given
         return self._ordered(given, data) or given
@@ -70,12 +72,13 @@ class DataOrder:
         """Return the arguments with a dataset; None for arrays that are left to Keras."""
         counts = {count_rows(each) for each in _leaves(data)}
         rows = counts.pop()
-        if counts or rows is None:
+        if counts or rows is None or not _are_weights_whole(data):
             return None  # Keras has a message for that
         kept = _rows_trained(rows, given)
         if kept is None:
             return None
-        tensors = _tensors(_part(data, slice(0, kept)))
+        weight = _weight(data, given.get("class_weight"))
+        tensors = _tensors(replace(data, sample_weight=weight), kept)
         if tensors is None:
             self.why_inexact = "the arrays are no dense blocks of numbers"
             return None
@@ -84,7 +87,8 @@ class DataOrder:
         if kept < rows:
             given["validation_data"] = _part(data, slice(kept, rows)).as_validation()
             given["validation_split"] = 0.0
-        return given | {"x": batches.dataset, "y": None, "sample_weight": None, "shuffle": False}
+        own = dict.fromkeys(("y", "sample_weight", "class_weight"))
+        return given | own | {"x": batches.dataset, "shuffle": False}
 
 
 def _are_arrays(data: FitData) -> bool:
@@ -97,17 +101,33 @@ def _leaves(data: FitData) -> list[Any]:
     return [each for each in tree.flatten((data.x, data.y, data.sample_weight)) if each is not None]
 
 
-def _why_left(given: Mapping[str, Any]) -> str | None:
+def _why_left(given: Mapping[str, Any], model: Any) -> str | None:
     """Return why Keras's own way with these arguments of `fit` is kept; None if it is not."""
     if given.get("shuffle", True) == "batch":
         return 'shuffle="batch" has an order of its own'
-    if given.get("steps_per_epoch") is not None:
+    if given.get("steps_per_epoch") is not None or _has_limited_steps():
         return "with steps_per_epoch an order may last several epochs"
-    if is_distributed() or require_keras().distribution.distribution() is not None:
+    if is_distributed(model) or require_keras().distribution.distribution() is not None:
         return "the batches are dealt out to several devices"
-    if given.get("class_weight") is not None and given.get("sample_weight") is not None:
-        return "class_weight and sample_weight are both given"
+    if given.get("class_weight") is not None:
+        if given.get("sample_weight") is not None:
+            return "class_weight and sample_weight are both given"
+        if not _are_classes(given.get("y")):
+            return "class_weight is given, and y is no array of one class a row"
     return None
+
+
+def _has_limited_steps() -> bool:
+    """Return whether Keras was told, for debugging, to cut all epochs short."""
+    limit = getattr(require_keras().config, "max_steps_per_epoch", None)  # not in old ones
+    return limit is not None and limit() is not None
+
+
+def _are_classes(y: Any) -> bool:
+    """Return whether it is one array that has a class for each row: a number or one-hot."""
+    if len(getattr(y, "shape", ())) not in (1, 2):
+        return False
+    return np.asarray(y).dtype.kind in "biuf"
 
 
 def _rows_trained(rows: int, given: Mapping[str, Any]) -> int | None:
@@ -131,20 +151,51 @@ def _part(data: FitData, rows: slice) -> FitData:
     )
 
 
-def _tensors(data: FitData) -> FitData | None:
-    """Return the data as tensors, a weight for every output; None if an array cannot be one."""
+def _are_weights_whole(data: FitData) -> bool:
+    """Return whether there are weights for every output, or one for each row; Keras refuses others."""
     keras = require_keras()
-    floatx = keras.config.floatx()
+    weight = data.sample_weight
+    if weight is None or not keras.tree.is_nested(data.y):
+        return True
+    if not keras.tree.is_nested(weight):
+        return len(weight.shape) == 1 or tuple(weight.shape[1:]) == (1,)
+    try:
+        keras.tree.assert_same_structure(data.y, weight)
+    except ValueError:
+        return False
+    return True
+
+
+def _weight(data: FitData, class_weight: Mapping[int, float] | None) -> Any:
+    """Return the weight of each row, of each output where there are several, or None."""
+    keras = require_keras()
+    if class_weight is not None:
+        return _weight_of_classes(data.y, class_weight)
     weight = data.sample_weight
     if weight is not None and keras.tree.is_nested(data.y) and not keras.tree.is_nested(weight):
-        weight = keras.tree.map_structure(lambda each: data.sample_weight, data.y)
+        return keras.tree.map_structure(lambda each: weight, data.y)
+    return weight
+
+
+def _weight_of_classes(y: Any, class_weight: Mapping[int, float]) -> npt.NDArray[Any]:
+    """Return the weight of each row's class, (n,), 1 where none is given. Keras's own for batches needs all."""
+    classes = np.asarray(y)
+    if classes.ndim > 1:
+        classes = classes.argmax(axis=-1) if classes.shape[-1] != 1 else classes[:, 0]
+    found, places = np.unique(np.round(classes).astype(np.int32), return_inverse=True)
+    weights = [class_weight.get(int(each), 1.0) for each in found]
+    return np.array(weights, require_keras().config.floatx())[places]
+
+
+def _tensors(data: FitData, rows: int) -> FitData | None:
+    """Return the first rows of the data as tensors; None if an array cannot be one."""
+    keras = require_keras()
+    floatx = keras.config.floatx()
 
     def convert(leaf: Any) -> Any:
-        return None if leaf is None else as_tensor(leaf, floatx)
+        return None if leaf is None else as_tensor(leaf, rows, floatx)
 
     tensors = FitData(
-        *(keras.tree.map_structure(convert, each) for each in (data.x, data.y, weight))
+        *(keras.tree.map_structure(convert, each) for each in (data.x, data.y, data.sample_weight))
     )
-    leaves = keras.tree.flatten((data.x, data.y, weight))
-    is_whole = len(_leaves(tensors)) == sum(each is not None for each in leaves)
-    return tensors if is_whole else None
+    return tensors if len(_leaves(tensors)) == len(_leaves(data)) else None

@@ -16,7 +16,14 @@ import numpy as np
 from aiotune.frameworks.array_file import ArrayFile, write_arrays
 from aiotune.frameworks.keras_build import require_keras
 
-__all__ = ["StateMismatch", "build_config", "build_from", "restore_model", "write_model"]
+__all__ = [
+    "StateMismatch",
+    "build_config",
+    "build_from",
+    "restore_model",
+    "why_inexact",
+    "write_model",
+]
 
 Array = np.ndarray[Any, Any]
 
@@ -59,6 +66,18 @@ def restore_model(model: Any, file: ArrayFile, *, is_foreign: bool = False) -> l
     for variable, value in zip(variables, own, strict=True):
         variable.assign(value)
     return rest
+
+
+def why_inexact(model: Any) -> str | None:
+    """Return in words what of a model's state is not in its file; None if nothing is known of that."""
+    kind = require_keras().optimizers.Optimizer
+    own = getattr(model, "optimizer", None)
+    others = [
+        name for name, each in vars(model).items() if isinstance(each, kind) and each is not own
+    ]
+    if not others:
+        return None
+    return f"the optimizers {', '.join(others)}, which the model has beside the compiled one, begin anew"
 
 
 def build_from(model: Any, config: Any) -> None:

@@ -37,7 +37,11 @@ class OrderedBatches:
 
             def batch(number: Any) -> Any:
                 chosen = order[number * batch_size : (number + 1) * batch_size]
-                return tf.nest.map_structure(lambda each: tf.gather(each, chosen), packed)
+                if rows % batch_size == 0:
+                    chosen.set_shape([batch_size])  # layers with a state of their own ask for it
+                return tf.nest.map_structure(
+                    lambda each: None if each is None else tf.gather(each, chosen), packed
+                )
 
             dataset = tf.data.Dataset.range(-(-rows // batch_size))
             dataset = dataset.map(batch, num_parallel_calls=tf.data.AUTOTUNE)
@@ -48,28 +52,38 @@ class OrderedBatches:
         self.order.assign(order)
 
 
-def as_tensor(array: Any, floatx: str) -> Any:
-    """Return an array or table as a tensor in the host's memory; None for what is no dense block of numbers.
+def as_tensor(array: Any, rows: int, floatx: str) -> Any:
+    """Return the first rows of an array or table as a tensor of the host; None for no dense block of numbers.
 
     Numbers with a fraction become `floatx`, and a series of pandas a column, as in Keras's own pipeline.
     """
     tf: Any = sys.modules["tensorflow"]
     if type(array).__module__.partition(".")[0] == "pandas":
         array = array.to_numpy()[:, None] if array.ndim == 1 else array.to_numpy()
-    if isinstance(array, np.ndarray):
-        if array.dtype.kind not in "biuf" or array.ndim == 0:
-            return None
-    elif not (isinstance(array, tf.Tensor) and array.shape.rank):
-        return None
     with tf.device("CPU:0"):
-        tensor = tf.convert_to_tensor(array)
+        if isinstance(array, np.ndarray):
+            return _tensor_of_array(tf, array, rows, floatx)
+        if not (isinstance(array, tf.Tensor) and array.shape.rank):
+            return None
+        tensor = array if rows == array.shape[0] else array[:rows]
         return tf.cast(tensor, floatx) if tensor.dtype.is_floating else tensor
 
 
-def is_distributed() -> bool:
-    """Return whether a strategy deals the batches out to several devices."""
+def _tensor_of_array(tf: Any, array: npt.NDArray[Any], rows: int, floatx: str) -> Any:
+    if array.dtype.kind not in "biuf" or array.ndim == 0:
+        return None
+    array = array[:rows]
+    if array.dtype.kind == "f":
+        array = array.astype(floatx, copy=False)  # by NumPy: no tensor of doubles is in between
+    return tf.convert_to_tensor(array)
+
+
+def is_distributed(model: Any = None) -> bool:
+    """Return whether a strategy, this one's or the model's, deals the batches out to several devices."""
     tf: Any = sys.modules["tensorflow"]
-    return bool(tf.distribute.has_strategy())
+    usual = tf.distribute.get_strategy()
+    own = getattr(model, "distribute_strategy", usual)
+    return bool(tf.distribute.has_strategy()) or own is not usual
 
 
 def _options(tf: Any) -> Any:

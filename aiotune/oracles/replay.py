@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NoReturn
 
 from aiotune.errors import FatalTypeError, FatalValueError, StoreMismatch
 from aiotune.history import History
@@ -65,6 +66,10 @@ class ReplayOracle(Oracle):
                 f"trial {last.trial_id} ended as {last.status}: nothing goes on from it"
             )
         return Exhausted("the schedule is done")
+
+    def enqueue(self, *points: object, is_wish: bool = False) -> NoReturn:
+        """FatalTypeError: no other point is tried."""
+        raise FatalTypeError("Replay takes no further points: its schedule has the values")
 
     def _suggested(self, index: int, parent: str | None) -> Suggest:
         stage = self.schedule.stages[index]

@@ -21,6 +21,7 @@ from tests.support import keras_programs
 from tests.support.keras_programs import Json, error_of, make_run, options, train
 
 RUNGS = (2, 4, 7)
+BATCH = {"batch_size": 32}  # two batches an epoch
 
 
 def scheduled(hp: HyperParameters) -> Any:
@@ -28,7 +29,7 @@ def scheduled(hp: HyperParameters) -> Any:
     import keras
 
     rate = keras.optimizers.schedules.ExponentialDecay(0.05, 3, 0.9)
-    return _model(keras.optimizers.Adam(rate), run_eagerly=False)
+    return _model(keras.optimizers.Adam(rate))
 
 
 def plain(hp: HyperParameters) -> Any:
@@ -38,7 +39,7 @@ def plain(hp: HyperParameters) -> Any:
     return _model(keras.optimizers.Adam(hp.Float("rate", 0.01, 1.0, default=0.05)))
 
 
-def _model(optimizer: Any, **changes: Any) -> Any:
+def _model(optimizer: Any) -> Any:
     import keras
 
     layers = [
@@ -48,8 +49,24 @@ def _model(optimizer: Any, **changes: Any) -> Any:
         keras.layers.Dense(1, activation="sigmoid"),
     ]
     return keras_programs.compiled(
-        keras.Sequential([keras.Input((4,)), *layers]), optimizer=optimizer, **changes
+        keras.Sequential([keras.Input((4,)), *layers]), optimizer=optimizer, metrics=[]
     )
+
+
+def light(hp: HyperParameters) -> Any:
+    """What shows the order of the data, and little else."""
+    import keras
+
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1, activation="sigmoid")])
+    return keras_programs.compiled(model, optimizer="sgd", metrics=[])
+
+
+def with_another_optimizer(hp: HyperParameters) -> Any:
+    import keras
+
+    model = light(hp)
+    model.other = keras.optimizers.SGD()
+    return model
 
 
 class Diary:
@@ -73,7 +90,7 @@ class Diary:
         self.epochs.append([epoch, *states, dict(logs), remembered])
 
 
-MEMORIES = ("wait", "best", "best_epoch", "best_weights", "cooldown_counter", "drawn")
+MEMORIES = ("wait", "best", "best_epoch", "best_weights", "cooldown_counter", "drawn", "_seen")
 
 
 def digest(variables: Any) -> str:
@@ -91,7 +108,7 @@ def pieces(
         budget = Budget(epochs, begin, is_last=epochs == rungs[-1])
         run, channel = make_run(directory, budget=budget, continues=number > 0)
         hooks = TrainingHooks(on_epoch_end=diary.note)
-        given = {"epochs": 99, "callbacks": diary.callbacks, "hooks": hooks} | changes
+        given = BATCH | {"epochs": 99, "callbacks": diary.callbacks, "hooks": hooks} | changes
         history, _ = train(directory, build, run=(run, channel), **given)
         results.append([history.epoch, history.history])
         notes += [each.message for each in channel.events if hasattr(each, "message")]
@@ -135,12 +152,21 @@ def promoted_with_plateau(directory: Path) -> Json:
         def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
             self.drawn = np.append(self.drawn, np.random.random())
 
+    class Counting(keras.callbacks.EarlyStopping):
+        """One of Keras's with a private attribute more."""
+
+        _seen = 0
+
+        def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+            super().on_epoch_end(epoch, logs)
+            self._seen += 1
+
     def callbacks() -> list[Any]:
         # What they wait for never comes: the rate falls, and the training ends, in the middle of a rung.
         plateau = keras.callbacks.ReduceLROnPlateau(
             "val_loss", patience=2, min_delta=9.0, factor=0.5
         )
-        stopping = keras.callbacks.EarlyStopping("val_loss", patience=5, min_delta=9.0)
+        stopping = Counting("val_loss", patience=5, min_delta=9.0)
         return [plateau, stopping, Drawing()]
 
     return both(directory, plain, callbacks, validation_data=..., validation_split=0.25)
@@ -175,14 +201,14 @@ def interrupted(directory: Path) -> Json:
             self.current = epoch
 
         def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
-            if (self.current, batch) == (self.epoch, 2):
+            if (self.current, batch) == (self.epoch, 1):
                 raise Killed
 
     def perform(place: Path, kill_at: int, **changes: Any) -> Json:
         diary = Diary(lambda: [Kill(kill_at), keras.callbacks.EarlyStopping(patience=30)])
         run, channel = make_run(place, **changes)
         hooks = TrainingHooks(on_epoch_end=diary.note)
-        given = {"epochs": 5, "callbacks": diary.callbacks, "hooks": hooks}
+        given = BATCH | {"epochs": 5, "callbacks": diary.callbacks, "hooks": hooks}
         try:
             history, _ = train(
                 place, scheduled, run=(run, channel), options=options(checkpoint_every=0), **given
@@ -215,7 +241,8 @@ def interrupted_in_a_budget(directory: Path) -> Json:
         hooks = TrainingHooks(on_epoch_end=note, on_epoch_begin=begin)
         run = make_run(place, budget=budget, **changes)
         try:
-            train(place, plain, run=run, hooks=hooks, options=options(checkpoint_every=0))
+            settings = BATCH | {"options": options(checkpoint_every=0)}
+            train(place, plain, run=run, hooks=hooks, **settings)
         except (Killed, RuntimeError) as error:
             ends.append(type(error).__name__)
 
@@ -239,42 +266,42 @@ def data_of_every_kind(directory: Path) -> Json:
 
     class Batches(keras.utils.PyDataset):
         def __len__(self) -> int:
-            return 4
+            return 2
 
         def __getitem__(self, number: int) -> Any:
-            rows = slice(16 * number, 16 * number + 16)
+            rows = slice(32 * number, 32 * number + 32)
             return x[rows], y[rows]
 
     def two_inputs(hp: HyperParameters) -> Any:
         left, right = keras.Input((2,), name="left"), keras.Input((2,), name="right")
-        joined = keras.layers.Dropout(0.2)(keras.layers.concatenate([left, right]))
+        joined = keras.layers.concatenate([left, right])
         top = keras.layers.Dense(1, activation="sigmoid")(joined)
         model = keras.Model({"left": left, "right": right}, top)
-        return keras_programs.compiled(model)
+        return keras_programs.compiled(model, optimizer="sgd", metrics=[])
 
     halves = {"left": x[:, :2], "right": x[:, 2:]}
     held_out = {"left": validation[0][:, :2], "right": validation[0][:, 2:]}, validation[1]
     kinds: dict[str, tuple[Any, dict[str, Any]]] = {
-        "weights": (plain, {"sample_weight": weight, "validation_split": 0.3, "batch_size": 10}),
-        "classes": (plain, {"class_weight": {0: 0.5, 1: 2.0}, "batch_size": None}),
-        "doubles": (plain, {"x": x.astype("float64"), "y": y.astype("int64")[:, None]}),
+        "weights": (light, {"sample_weight": weight, "validation_split": 0.3, "batch_size": 20}),
+        "classes": (light, {"class_weight": {0: 0.5}, "batch_size": None}),
+        "doubles": (light, {"x": x.astype("float64"), "y": y.astype("int64")[:, None]}),
         "dict": (two_inputs, {"x": halves, "validation_data": held_out}),
-        "in order": (plain, {"shuffle": False}),
-        "PyDataset": (plain, {"x": Batches(), "y": ..., "batch_size": None}),
+        "in order": (light, {"shuffle": False}),
+        "PyDataset": (light, {"x": Batches(), "y": ..., "batch_size": None}),
     }
     try:
         import pandas as pd
 
         frame, series = pd.DataFrame(x, columns=list("abcd")), pd.Series(y)
-        kinds["pandas"] = (plain, {"x": frame, "y": series})
+        kinds["pandas"] = (light, {"x": frame, "y": series})
     except ImportError:
         pass
     got = {}
     for name, (build, changes) in kinds.items():
         if "validation_split" in changes:
             changes = {"validation_data": ..., **changes}
-        whole = pieces(directory / name / "whole", build, list, (3,), **changes)
-        cut = pieces(directory / name / "cut", build, list, (1, 3), **changes)
+        whole = pieces(directory / name / "whole", build, list, (2,), **changes)
+        cut = pieces(directory / name / "cut", build, list, (1, 2), **changes)
         got[name] = [whole["diary"] == cut["diary"], len(cut["diary"]), cut["notes"]]
     return got
 
@@ -282,15 +309,16 @@ def data_of_every_kind(directory: Path) -> Json:
 def data_left_to_keras(directory: Path) -> Json:
     """What aiotune leaves to Keras trains as well, and the run that goes on says that it is not exact."""
     x = keras_programs.data()["x"]
-    kinds = {
-        "batch": {"shuffle": "batch"},
-        "steps": {"steps_per_epoch": 2},
+    kinds: dict[str, tuple[Any, dict[str, Any]]] = {
+        "batch": (light, {"shuffle": "batch"}),
+        "steps": (light, {"steps_per_epoch": 2}),
+        "optimizers": (with_another_optimizer, {}),
     }
     got = {}
-    for name, changes in kinds.items():
-        cut = pieces(directory / name, plain, list, (1, 3), **changes)
+    for name, (build, changes) in kinds.items():
+        cut = pieces(directory / name, build, list, (1, 2), **changes)
         got[name] = [len(cut["diary"]), cut["notes"]]
-    wrong = error_or_value(lambda: pieces(directory / "wrong", plain, list, (1,), y=x[:3]))
+    wrong = error_or_value(lambda: pieces(directory / "wrong", light, list, (1,), y=x[:3]))
     return got | {"unequal": wrong}
 
 
@@ -299,6 +327,20 @@ def error_or_value(action: Any) -> str:
         return str(action())
     except ValueError as error:
         return f"ValueError: {error}"
+
+
+UNWEIGHTED = {"sample_weight": None}
+
+
+def _dataset(given: Any) -> Any:
+    order = DataOrder(5)
+    applied = order.applied(given)
+    order.begin_epoch(0)
+    return applied["x"]
+
+
+def _first_batch(given: Any) -> Any:
+    return next(iter(_dataset(given).as_numpy_iterator()))
 
 
 def orders(directory: Path) -> Json:
@@ -323,19 +365,52 @@ def orders(directory: Path) -> Json:
 
     held_out, *_ = applied["validation_data"]
     again = DataOrder(5)
-    others = {
+    import scipy.sparse
+    import tensorflow as tf
+
+    pair = {"y": [x, x]}
+    others: dict[str, Any] = {
         "in order": {"shuffle": False},
+        "not shuffled": {"shuffle": 0},
+        "matrix": {"x": scipy.sparse.coo_matrix(x[:, None])},
+        "sparse": {"x": tf.sparse.from_dense(x[:, None])},
+        "wide weight": pair | {"sample_weight": np.ones((10, 3))},
+        "one weight of two": pair | {"sample_weight": [x]},
+        "several classes a row": {"y": x.reshape(10, 1, 1), "class_weight": {0: 2.0}} | UNWEIGHTED,
         "one row": {"x": x[:1], "y": x[:1], "sample_weight": None},
         "ragged": {"y": x[:3]},
         "text": {"y": np.array(["a"] * 10)},
     }
     left = {name: DataOrder(5).applied(given | changes) for name, changes in others.items()}
+    classes = np.arange(10) % 3
+    weighed = {
+        name: _first_batch(given | UNWEIGHTED | {"y": y, "class_weight": {0: 2, 2: 0.5}})
+        for name, y in {
+            "numbers": classes,
+            "column": classes[:, None],
+            "one-hot": np.eye(3)[classes],
+            "tensor": tf.constant(classes),
+            "booleans": classes == 2,
+        }.items()
+    }
+    missing = _first_batch(given | UNWEIGHTED | {"y": {"there": x, "not": None}})
     draws = []
     for number in (0, 1, 1):
         again.begin_epoch(number)
         draws.append([random.random(), float(np.random.random())])
     return {
         "epochs": [epoch(number) for number in (0, 1, 2, 1)],
+        "shapes": [
+            tuple(_dataset(given | {"batch_size": size}).element_spec[1].shape) for size in (4, 3)
+        ],
+        "weights": {
+            name: [[int(row), float(weight)] for row, weight in rows]
+            for name, rows in (
+                (name, zip(np.ravel(batch[0]["left"]), batch[2], strict=True))
+                for name, batch in weighed.items()
+            )
+        },
+        "missing": [sorted(missing[1]), missing[1]["not"] is None],
         "batches": int(applied["x"].cardinality()),
         "held_out": held_out["left"].tolist(),
         "kind": str(applied["x"].element_spec[1].dtype),
@@ -358,7 +433,7 @@ class Fit(HyperModel):
 
         stopping = keras.callbacks.EarlyStopping("val_loss", patience=3, min_delta=9.0)
         callbacks = [*kwargs.pop("callbacks"), stopping]
-        return model.fit(*args, callbacks=callbacks, **(kwargs | {"batch_size": 8}))
+        return model.fit(*args, callbacks=callbacks, **(kwargs | {"batch_size": 24}))
 
 
 class FromZero(Fit):
@@ -472,3 +547,46 @@ def from_a_parent(directory: Path) -> Json:
 
 def digest_of_file(directory: Path, below: str = "repeat-0") -> str:
     return hashlib.sha256((directory / below / "last.state").read_bytes()).hexdigest()
+
+
+def traces(directory: Path) -> Json:
+    """Return how often the training step is traced, and what is trained, without and with our help."""
+    import keras
+    import tensorflow as tf
+
+    from aiotune.frameworks.keras_tracing import build_before_tracing
+
+    traced: list[str] = []
+
+    class Telling(keras.optimizers.Adam):  # type: ignore[misc]
+        def apply(self, *args: Any, **kwargs: Any) -> Any:
+            traced.append("apply")
+            return super().apply(*args, **kwargs)
+
+    class OwnStep(keras.Model):  # type: ignore[misc]
+        def train_step(self, data: Any) -> Any:
+            traced.append("train_step")
+            return super().train_step(data)
+
+    x = np.random.default_rng(0).random((6, 3)).astype("float32")
+    data = tf.data.Dataset.from_tensor_slices((x, x[:, 0])).batch(4)
+
+    def trained(*, is_helped: bool, kind: Any = keras.Model) -> Json:
+        keras.utils.set_random_seed(1)
+        inputs = keras.Input((3,))
+        hidden = keras.layers.Dropout(0.5)(keras.layers.Dense(4)(inputs))
+        model = kind(inputs, keras.layers.Dense(1)(hidden))
+        model.compile(Telling(), "mse", metrics=["mae"], jit_compile=False)
+        traced.clear()
+        if is_helped:
+            build_before_tracing(model, data)
+        built = model.optimizer.built
+        history = model.fit(data, epochs=2, verbose=0).history
+        weights = [each.tolist() for each in model.get_weights()]
+        return {"count": traced.count("apply"), "built": built, "trained": [history, weights]}
+
+    return {
+        "alone": trained(is_helped=False),
+        "helped": trained(is_helped=True),
+        "own": trained(is_helped=True, kind=OwnStep)["built"],
+    }

@@ -84,6 +84,7 @@ class Rungs:
     def __post_init__(self) -> None:
         earlier, self.facts = self.facts, []
         self.history = History()
+        self.oracle.follow(lambda: self.history)
         for fact in earlier:
             self._record(fact)
         if not earlier:
