@@ -89,7 +89,8 @@ class _Ordered:
         is_above = z_low > 0
         mass = np.where(is_above, ndtr(-z_low) - ndtr(-z_high), ndtr(z_high) - ndtr(z_low))
         mass = np.where(self._is_uniform, high - low, mass / self._inside)
-        return np.log(np.maximum(mass, _TINY))
+        logarithms: Array = np.log(np.maximum(mass, _TINY))
+        return logarithms
 
     def draw(self, chosen: Indices, units: Array) -> Array:
         """Return a place from each of the chosen kernels, by the inverse of its distribution: (m,) -> (m,)."""
