@@ -194,10 +194,7 @@ def _plain_callback_class() -> Any:
             self.check_once()
             self.measures.take(self.model)
             logs = {} if logs is None else logs
-            for name, value in self.measures.metrics.items():
-                logs.setdefault(
-                    name, value
-                )  # in place: the History that `fit` returns has them, too
+            self.measures.join(logs)
             if self.hooks.on_epoch_end is not None:
                 self.hooks.on_epoch_end(self.run, self.model, epoch, logs=logs)
             self.recorder.record(self.model, epoch, logs)

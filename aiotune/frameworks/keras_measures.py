@@ -58,6 +58,11 @@ class Measures:
             if breach is not None:
                 raise InfeasibleTrialError(f"{breach}: it was not trained")
 
+    def join(self, logs: dict[str, Any]) -> None:
+        """Add them to the logs of an epoch, in place: the History that `fit` returns has them, too."""
+        for name, value in self.metrics.items():
+            logs.setdefault(name, value)
+
     def added_to(self, result: Any) -> Any:
         """Return what a `fit` of the user's own returned, a dict of metrics or a number, with these."""
         if self.metrics and isinstance(result, Mapping):
