@@ -85,6 +85,23 @@ def test_half_of_the_others_must_have_been_better() -> None:
     assert search.answers[5, 0] == "at step 0, 3 of 5 other trials had been better"
 
 
+def test_the_bar_rises_what_a_rule_has_ended_is_compared_no_more() -> None:
+    search = PrunedSearch(MedianPruner(n_startup_trials=4))
+    search.run(*(losses(each, 0.0) for each in (1.0, 2.0, 3.0, 4.0)))
+    assert search.run(losses(9.0, 0.0), losses(9.0, 0.0)) == [1, 1]
+    assert search.run(losses(2.5, 0.0)) == [2]  # two of four, not two of six
+    assert search.run(losses(2.6, 0.0)) == [1]
+    resumed = PrunedSearch(MedianPruner(n_startup_trials=4), facts=search.facts)
+    assert resumed.run(losses(2.55, 0.0)) == [1]  # three of five, not of eight
+    assert resumed.answers[8, 0] == "at step 0, 3 of 5 other trials had been better"
+
+
+def test_in_a_rung_all_that_entered_it_count() -> None:
+    search = PrunedSearch(SuccessiveHalvingPruner(reduction_factor=2))
+    assert search.run(*(losses(each, 0.0) for each in (1.0, 2.0, 3.0))) == [2, 1, 1]
+    assert search.run(losses(1.5, 0.0)) == [2]  # among the best two of four
+
+
 def test_a_share_can_be_asked_for() -> None:
     scores = [losses(float(each), 0.0) for each in range(1, 9)]
     kept = {}

@@ -51,7 +51,7 @@ class SuccessiveHalvingPruner(Pruner):
         if trial.objective is None:
             return None
         if self._standings is None or self._standings.lineage is not history.lineage:
-            self._standings = Standings(history, trial.objective, self.bracket_of)
+            self._standings = Standings(history, trial.objective, self.bracket_of, has_pruned=True)
         place = self._standings.place(history, trial, run)
         if place is None or not self._ends_rung(place, self.bracket_of(trial)):
             return None

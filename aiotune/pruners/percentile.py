@@ -17,8 +17,10 @@ __all__ = ["MedianPruner", "PercentilePruner"]
 class PercentilePruner(Pruner):
     """Goes on with the best `percentile` percent of the trials at each step, and ends the others.
 
-    A trial is ended if, at a step, more than that share of the other trials had been better by then. All that
-    reported at this step are compared, also those in progress and those that a rule has ended.
+    A trial is ended if, at a step, more than that share of the other trials had been better by then. It is
+    compared with all that reported at this step, also those in progress, but for those that a rule has ended:
+    so the bar rises as a search goes on. (The median stopping rule of Golovin et al. 2017, section 3.2.2, takes
+    completed trials only, and the means of what they had reported by then.)
 
     n_startup_trials: no trial is judged at a step that fewer others have reached, so that the first ones run
     in full. n_warmup_steps: none is judged before this step; steps, as Keras's epochs, are counted from 0.
@@ -46,7 +48,7 @@ class PercentilePruner(Pruner):
         if trial.objective is None:
             return None
         if self._standings is None or self._standings.lineage is not history.lineage:
-            self._standings = Standings(history, trial.objective)
+            self._standings = Standings(history, trial.objective, has_pruned=False)
         place = self._standings.place(history, trial, run)
         if place is None or not self._rhythm.is_due(place.step, place.former):
             return None

@@ -1,9 +1,8 @@
 """What the trials of a search had reached at each step, kept sorted as the reports come.
 
 A trial's standing at a step is the best that it had reached by then: that is what its score will be. All
-trials that reported at a step are compared there, whatever has become of them: running, paused, completed or
-ended by a rule. So a rule begins to work while the first trials still run, and a pruned trial counts up to
-its last step.
+trials that reported at a step are compared there, also those in progress: so a rule begins to work while the
+first trials still run. Whether those count that a rule has ended is the pruner's choice.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ import numpy.typing as npt
 from aiotune.history import History
 from aiotune.objective import Objective
 from aiotune.pruners.reports import Loss, is_deciding, loss_of, total
-from aiotune.trial import Observation, Run, Trial
+from aiotune.trial import Observation, Run, Trial, TrialState
 
 __all__ = ["Place", "Standings"]
 
@@ -118,15 +117,22 @@ class _Followed:
 class Standings:
     """Who had reached what, at each step. Trials of different groups are not compared.
 
-    lineage: that of the search's history; see `History`.
+    has_pruned: trials that a rule has ended still count, up to their last step. lineage: that of the search's
+    history; see `History`.
     """
 
     def __init__(
-        self, history: History, objective: Objective, group_of: Callable[[Trial], int] | None = None
+        self,
+        history: History,
+        objective: Objective,
+        group_of: Callable[[Trial], int] | None = None,
+        *,
+        has_pruned: bool,
     ) -> None:
         self.lineage = history.lineage
         self._objective = objective
         self._group_of = group_of or (lambda trial: 0)
+        self._has_pruned = has_pruned
         self._moves_read = 0
         self._followed: dict[str, _Followed] = {}
         self._tables: dict[tuple[int, int], _Line | _Cloud] = {}  # by group and step
@@ -155,6 +161,14 @@ class Standings:
         self._moves_read += len(moved)
         for trial in [*moved, reporting]:
             self._follow(trial)
+            if trial.state is TrialState.PRUNED and not self._has_pruned:
+                self._forget(trial)
+
+    def _forget(self, trial: Trial) -> None:
+        entries = self._followed[trial.trial_id].entries
+        for step, loss in entries:
+            self._table(trial, step).remove(loss)
+        entries.clear()
 
     def _follow(self, trial: Trial) -> None:
         followed = self._followed.setdefault(trial.trial_id, _Followed())
