@@ -1,8 +1,9 @@
-"""The command line: look into a project, and import one of KerasTuner's.
+"""The command line: look into a project, import one of KerasTuner's, look at the machine.
 
     aiotune show results/mnist
     aiotune trials results/mnist --status COMPLETED --json
     aiotune import results/mnist --to results/mnist_aiotune
+    aiotune gpus
 
 `show` and `trials` read only, and work while a search runs. Exit codes: 0; 1 for what cannot be done, said in
 one line; 2 for a wrong command line; 130 for Ctrl-C.
@@ -17,6 +18,7 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -29,6 +31,7 @@ from aiotune.ranking import best_trials
 from aiotune.results import results_text
 from aiotune.store.reader import read_facts
 from aiotune.trial import Trial, TrialState
+from aiotune.usage import Usage, total_usage, usage_text
 from aiotune.version import __version__
 
 __all__ = ["main"]
@@ -59,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="aiotune",
-        description="Look into the projects of aiotune, and import those of KerasTuner.",
+        description="Look into the projects of aiotune, import those of KerasTuner, and look at the GPUs.",
         epilog="`aiotune COMMAND --help` says more. A project is a directory that a tuner wrote: "
         "its directory=, and below it its project_name=.",
     )
@@ -68,6 +71,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_show(commands)
     _add_trials(commands)
     _add_import(commands)
+    _add_gpus(commands)
     return parser
 
 
@@ -154,6 +158,17 @@ def _add_import(commands: Any) -> None:
     importing.set_defaults(command=_import)
 
 
+def _add_gpus(commands: Any) -> None:
+    gpus = commands.add_parser(
+        "gpus",
+        help="list the GPUs of this machine: who holds them, and why one is not used",
+        description="List the GPUs and MIG instances of this machine as a search that begins now would see "
+        "them, and what the processor offers. It works without a project, and beside searches.",
+    )
+    gpus.add_argument("--json", action="store_true", help="write one JSON object")
+    gpus.set_defaults(command=_gpus)
+
+
 def _count(text: str) -> int:
     if not text.isdecimal():
         raise argparse.ArgumentTypeError(f"{text!r} is no whole number")
@@ -213,6 +228,12 @@ def _import(options: argparse.Namespace) -> None:
     anyio.run(importing)
 
 
+def _gpus(options: argparse.Namespace) -> None:
+    from aiotune.cli_gpus import show_gpus
+
+    show_gpus(as_json=options.json)
+
+
 def _read(project: Path) -> History:
     """Return the history of a project. FatalValueError, naming those below, if the directory is none."""
     store = Layout(project.parent, project.name).store
@@ -240,6 +261,9 @@ def _no_project(project: Path) -> str:
 def _summary_text(history: History, project: Path, top: int) -> Iterator[str]:
     yield _state_text(history)
     yield f"Trials: {_counts_text(history)}"
+    usage = _usage(history)
+    if usage is not None:
+        yield f"GPUs: {usage_text(usage)}"
     yield from results_text(history.trials.values(), _objective(history), str(project), top)
 
 
@@ -257,6 +281,10 @@ def _state_text(history: History) -> str:
 def _counts_text(history: History) -> str:
     counts = Counter(trial.status for trial in history.trials.values())
     return ", ".join(f"{count} {status}" for status, count in counts.items()) or "none"
+
+
+def _usage(history: History) -> Usage | None:
+    return total_usage(trial.usage for trial in history.trials.values())
 
 
 def _date(at: float) -> str:
@@ -306,6 +334,7 @@ def _summary(history: History, project: Path, top: int) -> dict[str, Any]:
         "reason": ended and ended.reason.value,
         "message": ended and ended.message,
         "trials": dict(Counter(trial.status for trial in history.trials.values())),
+        "usage": _usage_record(_usage(history)),
         "best": [_brief(trial) for trial in best],
     }
 
@@ -327,6 +356,9 @@ def _record(trial: Trial) -> dict[str, Any]:
             "attempt": run.attempt,
             "state": run.state.value,
             "devices": list(run.devices),
+            "gpu_memory": run.gpu_memory,
+            "gpu_fraction": run.gpu_fraction,
+            "usage": _usage_record(run.usage),
             "started_at": run.started_at,
             "ended_at": run.ended_at,
             "log": run.log,
@@ -336,6 +368,10 @@ def _record(trial: Trial) -> dict[str, Any]:
     ]
     times = {"created_at": trial.created_at, "ended_at": trial.ended_at}
     return {**trial.get_state(), "final_metrics": dict(trial.metrics), **times, "runs": runs}
+
+
+def _usage_record(usage: Usage | None) -> dict[str, Any] | None:
+    return None if usage is None else asdict(usage)
 
 
 def _print_json(record: Mapping[str, Any]) -> None:

@@ -9,11 +9,13 @@ from itertools import islice
 from aiotune.conclusion import LOG_MARK
 from aiotune.constraints import Bound, breach_of
 from aiotune.errors import SearchFailed
-from aiotune.events import EndReason, Event, Reported, TrialEnded, TrialPaused
+from aiotune.events import EndReason, Event, Reported, RunEnded, TrialEnded, TrialPaused
 from aiotune.history import History
 from aiotune.objective import Objective
 from aiotune.resources import Limits
+from aiotune.spending import Spending
 from aiotune.trial import TRIAL_MOVES, FailureKind, Trial, TrialState
+from aiotune.usage import Usage
 
 __all__ = ["EndRules", "Ending"]
 
@@ -46,7 +48,9 @@ class EndRules:
         self._bounds = bounds
         self._limits = limits
         self._most_failures = most_failures
-        self._epochs = sum(len(run.observations) for t in history.trials.values() for run in t.runs)
+        runs = [run for trial in history.trials.values() for run in trial.runs]
+        self._epochs = sum(len(run.observations) for run in runs)
+        self.spending = Spending(limits, (run.usage for run in runs))
         self._best: float | None = None
         self._without_gain = (
             0  # trials in a row that trained to their end and brought no better score
@@ -58,7 +62,12 @@ class EndRules:
 
     def already(self) -> Ending | None:
         """Return the limit that was reached before this session did anything."""
-        return self._epochs_spent() or self._patience_spent() or self._target_reached(self._best)
+        return (
+            self._epochs_spent()
+            or self.spent()
+            or self._patience_spent()
+            or self._target_reached(self._best)
+        )
 
     def after(self, fact: Event) -> Ending | None:
         """Return why `fact`, which the history has already, ends the search; None if it does not."""
@@ -66,6 +75,9 @@ class EndRules:
             case Reported():
                 self._epochs += 1
                 return self._epochs_spent() or self._target_reached(self._value(fact.metrics))
+            case RunEnded():
+                self.spending.note(fact.usage)
+                return self.spent()
             case TrialEnded():
                 self._learn(self._history.trial(fact.trial_id), fact.status)
                 self._ended_here += 1
@@ -80,6 +92,11 @@ class EndRules:
                 return self._target_reached(fact.score)
             case _:
                 return None
+
+    def spent(self, running: Iterable[Usage] = ()) -> Ending | None:
+        """Return the limit of GPU time or energy that is reached, counting these runs in progress."""
+        reached = self.spending.reached(running)
+        return None if reached is None else Ending(*reached)
 
     def _learn(self, trial: Trial, state: TrialState) -> None:
         """Note what a trial has reached that moves to `state`.

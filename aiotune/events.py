@@ -14,9 +14,10 @@ from enum import StrEnum
 from typing import Any, get_args
 
 from aiotune.space import HyperParameter, Scalar, deserialize, serialize
-from aiotune.trial import Budget, FailureKind, RunState, StopCause, TrialState
+from aiotune.trial import Budget, FailureKind, RunState, StopCause, TrialState, Usage
 
 __all__ = [
+    "DeviceChanged",
     "EndReason",
     "Event",
     "Reported",
@@ -43,6 +44,8 @@ class EndReason(StrEnum):
     EXHAUSTED = "exhausted"  # the oracle has nothing more to propose
     TIME = "max_time"
     EPOCHS = "max_epochs"
+    GPU_HOURS = "max_gpu_hours"
+    ENERGY = "max_energy"
     TARGET = "target"  # the score that was asked for is reached
     PATIENCE = "patience"  # so many trials brought no improvement
     STOPPED = "stopped"  # by `request_stop()`
@@ -101,6 +104,8 @@ class RunStarted:
     log: str | None
     budget: Budget | None = None
     continues: int | None = None  # the run of the trial whose training state it goes on from
+    gpu_memory: int | None = None  # bytes that it may take of its card; None: all, or there is none
+    gpu_fraction: float | None = None  # the same as a part of the card's memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +154,7 @@ class RunEnded:
     failure: FailureKind | None = None
     may_retry: bool = True
     message: str | None = None
+    usage: Usage | None = None  # of GPUs; None: it had none, or nothing is known
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,6 +191,15 @@ class TrialEnded:
 
 
 @dataclass(frozen=True, slots=True)
+class DeviceChanged:
+    """A GPU is not leased any more for a reason, in words, or it is leased again (`reason` is None)."""
+
+    at: float
+    device: str  # its UUID
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class SearchEnded:
     """The search is over; a later process may go on with it."""
 
@@ -205,6 +220,7 @@ Event = (
     | TrialPaused
     | TrialPromoted
     | TrialEnded
+    | DeviceChanged
     | SearchEnded
 )
 
@@ -218,7 +234,7 @@ def _encode(value: Any) -> Any:
             return repr(value)
         case HyperParameter():
             return serialize(value)
-        case Budget():
+        case Budget() | Usage():
             return asdict(value)
         case StrEnum():
             return value.value
@@ -246,6 +262,10 @@ def _budget(value: Any) -> Budget | None:
     return None if value is None else Budget(**value)
 
 
+def _usage(value: Any) -> Usage | None:
+    return None if value is None else Usage(**value)
+
+
 def _failure(value: Any) -> FailureKind | None:
     return None if value is None else FailureKind(value)
 
@@ -259,6 +279,7 @@ _DECODERS: Mapping[str, Callable[[Any], Any]] = {
     "redeclared": tuple,
     "devices": tuple,
     "budget": _budget,
+    "usage": _usage,
     "failure": _failure,
     "state": RunState,
     "status": TrialState,

@@ -14,6 +14,7 @@ from types import MappingProxyType
 from typing import assert_never
 
 from aiotune.events import (
+    DeviceChanged,
     Event,
     Reported,
     RunEnded,
@@ -61,6 +62,8 @@ class History:
         self.redeclared: frozenset[str] = frozenset()
         self.opened: SearchOpened | None = None
         self.ended: SearchEnded | None = None
+        self.left_at: float | None = None  # the last fact of the session before this one
+        self._latest_at: float | None = None
         self.length = 0
         for fact in facts:
             self.apply(fact)
@@ -171,6 +174,7 @@ class History:
             may_retry=fact.may_retry,
             message=fact.message,
             ended_at=fact.at,
+            usage=fact.usage,
         )
         return trial.with_run(run)
 
@@ -179,7 +183,7 @@ class History:
         self.length += 1
         match fact:
             case SearchOpened():
-                self.opened, self.ended = fact, None
+                self.opened, self.ended, self.left_at = fact, None, self._latest_at
                 self._objective = Objective.from_config(fact.objective) if fact.objective else None
             case SpaceGrew():
                 self.space = self.space.grow(fact.added)
@@ -209,8 +213,11 @@ class History:
                 self._end_trial(fact)
             case SearchEnded():
                 self.ended = fact
+            case DeviceChanged():
+                pass  # of the machine, not of the search
             case _:
                 assert_never(fact)
+        self._latest_at = fact.at
 
     def _create(self, fact: TrialCreated) -> None:
         self._trials[fact.trial_id] = Trial(
@@ -255,6 +262,8 @@ class History:
             log=fact.log,
             budget=fact.budget,
             continues=fact.continues,
+            gpu_memory=fact.gpu_memory,
+            gpu_fraction=fact.gpu_fraction,
             observations=observations,
         )
         trial = self.trial(fact.trial_id)

@@ -9,6 +9,7 @@ import logging
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import anyio
@@ -26,8 +27,9 @@ from aiotune.labels import is_scalar, label_of, plain
 from aiotune.processes import open_processes
 from aiotune.program import Tunable
 from aiotune.project import Project
-from aiotune.resources import Resources
+from aiotune.resources import Resources, check_answer
 from aiotune.space import Scalar
+from aiotune.tasks import beside
 
 __all__ = ["Job", "perform"]
 
@@ -61,13 +63,20 @@ async def perform(tuner: Tunable, project: Project, job: Job) -> Finished:
         pool = await open_pool(
             gpus=settings.gpus,
             max_concurrent=settings.max_concurrent_trials,
+            resources=resources,
+            priority=settings.priority,
+            busy_gpus=settings.busy_gpus,
             in_caller=settings.executor == "inline",
         )
         pool.resolve(resources)  # DeviceError now, before a process is started
         executor = await _open_executor(stack, tuner, project, job)
-        async with pool.lease(resources) as lease:
-            execution = await executor.start(_assignment(job, lease, seed))
+        async with beside(partial(pool.tend, _leave_to_the_log)), pool.lease(resources) as lease:
+            execution = await executor.start(_assignment(job, lease, seed), held=lease.guards)
             return await _ending(execution, job.log)
+
+
+async def _leave_to_the_log(device: str, reason: str | None) -> None:
+    """A job records nothing; the watch over the devices logs what it finds."""
 
 
 async def _open_executor(
@@ -86,11 +95,13 @@ def _resources(
     if not callable(resources):
         return resources
     try:
-        return resources(hp.copy())
+        asked = resources(hp.copy())
     except Exception as error:
         raise FatalRuntimeError(
             f"resources() failed at {hp.values}: {type(error).__name__}: {error}"
         ) from error
+    check_answer(asked)
+    return asked
 
 
 def _assignment(job: Job, lease: Lease, seed: int) -> Assignment:
@@ -110,6 +121,8 @@ def _assignment(job: Job, lease: Lease, seed: int) -> Assignment:
         trial_directory=str(job.directory),
         log=str(job.log),
         gpus=lease.gpus,
+        gpu_memory=lease.gpu_memory_bytes,
+        gpu_fraction=lease.gpu_fraction,
         cores=lease.cores,
     )
 

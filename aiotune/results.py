@@ -14,6 +14,7 @@ from aiotune.pareto import goals, hypervolume, pareto_front, reference_beyond
 from aiotune.ranking import best_trials
 from aiotune.space import HyperParameter, Int, Space
 from aiotune.trial import Trial, trial_text
+from aiotune.usage import Usage, total_usage, usage_text
 
 if TYPE_CHECKING:
     from aiotune.optuna_study import BaseStorage, Study
@@ -53,6 +54,11 @@ class SearchResult:
         return self.best_trial.hyperparameters if self.best_trial else None
 
     @property
+    def usage(self) -> Usage | None:
+        """What all runs took of GPUs, in all sessions; None: they had none, or nothing is known."""
+        return total_usage(trial.usage for trial in self.trials)
+
+    @property
     def pareto_front(self) -> list[Trial]:
         """The trials that no other one beats in every objective, best in the first objective first.
 
@@ -87,7 +93,8 @@ class SearchResult:
         return optuna_study(self.trials, self.objective, study_name, storage)
 
     def __str__(self) -> str:
-        return f"{len(self.trials)} trials, {self._found()}; ended by {self.reason.value}"
+        used = "" if self.usage is None else f"; {usage_text(self.usage)}"
+        return f"{len(self.trials)} trials, {self._found()}; ended by {self.reason.value}{used}"
 
     def _found(self) -> str:
         best = self.best_trial

@@ -10,6 +10,7 @@ from bisect import bisect_left, insort
 from collections.abc import Iterator, Sequence
 
 from aiotune.events import (
+    DeviceChanged,
     Event,
     Reported,
     RunEnded,
@@ -67,7 +68,14 @@ class RunQueue:
                 | TrialEnded(trial_id=trial_id)
             ):
                 self._look(self._history.trial(trial_id))
-            case Reported() | TrialMet() | SpaceGrew() | SearchOpened() | SearchEnded():
+            case (
+                Reported()
+                | TrialMet()
+                | SpaceGrew()
+                | SearchOpened()
+                | SearchEnded()
+                | DeviceChanged()
+            ):
                 pass  # none of them says that a run is wanted
 
     def _look(self, trial: Trial) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing, nullcontext, suppress
 from dataclasses import replace
 from typing import assert_never
@@ -14,7 +14,8 @@ from aiotune.asking import Asker
 from aiotune.clock import Clock
 from aiotune.conclusion import Conclusion, conclude, cut_off
 from aiotune.constraints import missing_of
-from aiotune.devices.pool import Lease
+from aiotune.devices.base import Pool
+from aiotune.devices.lease import Lease
 from aiotune.discovery import check_range, fatal_error
 from aiotune.errors import FatalRuntimeError, FatalValueError, StoreError
 from aiotune.events import (
@@ -33,18 +34,22 @@ from aiotune.executors.base import (
     Executor,
     Failed,
     Finished,
+    GpuMeasured,
     Measured,
     Met,
     Noted,
     Observed,
     Started,
+    start_run,
 )
 from aiotune.history import History
 from aiotune.oracles.base import Oracle, Verdict
 from aiotune.plan import Plan
+from aiotune.run_usage import RunUsage, lost_usage
 from aiotune.settlement import Settlement, broken_run, complete, origin, pruned, settle
 from aiotune.tasks import Turns
-from aiotune.trial import Observation, Run, RunState, StopCause, Trial, TrialState
+from aiotune.trial import FailureKind, Observation, Run, RunState, StopCause, Trial, TrialState
+from aiotune.usage import Usage
 
 __all__ = ["RunKey", "Runner", "Spawn", "Task"]
 
@@ -60,7 +65,7 @@ Spawn = Callable[..., None]  # (task, *arguments): starts it beside the caller
 class Runner:
     """Performs runs of one search, any number at a time, each in a task of its caller.
 
-    `measure` is told the memory, in bytes, that each run holds for itself.
+    `pool` is told what each run takes, and tells what it took.
 
     Invariant: a run is in `active` from before its execution starts until its end is recorded and its
     trial settled.
@@ -74,7 +79,7 @@ class Runner:
         history: History,
         record: Record,
         executor: Executor,
-        measure: Callable[[int], None],
+        pool: Pool,
         plan: Plan,
         clock: Clock,
     ) -> None:
@@ -83,10 +88,11 @@ class Runner:
         self._history = history
         self._record = record
         self._executor = executor
-        self._measure = measure
+        self._pool = pool
         self._plan = plan
         self._clock = clock
         self._executions: dict[RunKey, Execution | None] = {}
+        self._usages: dict[RunKey, RunUsage] = {}  # of those that hold a lease
         self._turns = Turns()
         self._noted: set[str] = set()
         self._begun: set[str] = set()  # trials whose begin this process has announced
@@ -102,6 +108,16 @@ class Runner:
         """How many runs are active."""
         return len(self._executions)
 
+    @property
+    def gpus(self) -> frozenset[str]:
+        """The GPUs that runs hold."""
+        return frozenset(uuid for each in self._usages.values() for uuid in each.lease.gpus)
+
+    def usages(self) -> list[Usage]:
+        """Return what each run took so far that has a GPU, if its end has not told it yet."""
+        usages = [each.so_far() for each in self._usages.values() if not each.is_told]
+        return [each for each in usages if each is not None]
+
     def turn(self, trial_id: str) -> AbstractAsyncContextManager[None]:
         """Hold this while a fact is found and written that starts or ends a run, if a trial may have several.
 
@@ -116,17 +132,37 @@ class Runner:
 
     async def perform(self, key: RunKey, lease: Lease, spawn: Spawn) -> None:
         """Run to the end on `lease`, which is released. `spawn` starts a task beside this one."""
+        self._usages[key] = RunUsage(self._pool, lease, self._clock)
         try:
             await self._announce(key[0])
             outcome = await self._follow(key, lease, spawn)
+            self._report(key, lease, outcome)
             await self._conclude(key, outcome)
         except BaseException:
             with suppress(StoreError):
                 await self._abandon(key)
             raise
         finally:
+            del self._usages[key]
             lease.release()
             del self._executions[key]
+
+    def _report(self, key: RunKey, lease: Lease, outcome: Finished | Failed) -> None:
+        """Tell the pool how a run ended, if that says anything of its devices."""
+        run = self._run(key)
+        match outcome:
+            case Finished():
+                self._pool.report(lease, failed=False)
+            case Failed(is_lost=False) if run.stop_cause is None and run.attempt == 0:
+                # A point that breaks runs does so again: its retries say nothing of the device.
+                if outcome.kind is FailureKind.CRASH or (
+                    outcome.kind is FailureKind.OUT_OF_MEMORY and not lease.is_shared
+                ):
+                    self._pool.report(lease, failed=True)
+            case Failed():
+                pass
+            case _:
+                assert_never(outcome)
 
     async def stop(
         self, keys: Iterable[RunKey], cause: StopCause, reason: str | None = None
@@ -168,7 +204,7 @@ class Runner:
     # --- following ---
 
     async def _follow(self, key: RunKey, lease: Lease, spawn: Spawn) -> Finished | Failed:
-        execution = await self._executor.start(self._assignment(key, lease))
+        execution = await start_run(self._executor, self._assignment(key, lease), lease.guards)
         self._executions[key] = execution
         cause = self._run(key).stop_cause
         if cause is not None:  # asked to stop while it was being started
@@ -189,7 +225,9 @@ class Runner:
                         case Noted():
                             self._on_noted(event)
                         case Measured():
-                            self._measure(event.memory_bytes)
+                            self._pool.measure(event.memory_bytes)
+                        case GpuMeasured():
+                            self._usages[key].measure(event.peak_bytes)
                         case Finished() | Failed():
                             return event
                         case _:
@@ -216,6 +254,8 @@ class Runner:
             trial_directory=str(directory),
             log=run.log or "",
             gpus=lease.gpus,
+            gpu_memory=lease.gpu_memory_bytes,
+            gpu_fraction=lease.gpu_fraction,
             cores=lease.cores,
             budget=run.budget,
             continues=_continues(trial, run),
@@ -318,7 +358,8 @@ class Runner:
         if isinstance(outcome, Finished) and outcome.best_step is not None:
             outcome = replace(outcome, best_step=outcome.best_step + trial.first_step(run))
         concluded = conclude(outcome, run, self._oracle.objective, reports)
-        end = _run_ended(self._clock.now(), key, concluded)
+        taken = self._taken(key)
+        end = _run_ended(self._clock.now(), key, concluded, taken)
         if isinstance(outcome, Failed) and outcome.is_fatal:
             await self._record(end)
             raise fatal_error(outcome, run.log)
@@ -388,19 +429,29 @@ class Runner:
         run = self._run(key)
         if run.is_over:
             return
-        cut = self._cut_off(key[0], run, RunState.CANCELLED, "the search was cancelled")
+        taken = self._taken(key)
+        cut = self._cut_off(key[0], run, RunState.CANCELLED, "the search was cancelled", taken)
         await self._record(cut, longest_seconds=_LONGEST_CLEANUP_SECONDS)
 
-    def lost(self, trial: Trial, run: Run) -> RunEnded:
-        """Return the end of a run that an earlier process left in progress."""
+    def lost(self, trial: Trial, run: Run, others: Sequence[Run] = ()) -> RunEnded:
+        """Return the end of a run that an earlier process left in progress, with these others."""
         message = "the process that ran it is gone"
-        return self._cut_off(trial.trial_id, run, RunState.LOST, message)
+        taken = lost_usage(run, others, self._history.left_at)
+        return self._cut_off(trial.trial_id, run, RunState.LOST, message, taken)
 
-    def _cut_off(self, trial_id: str, run: Run, state: RunState, message: str) -> RunEnded:
+    def _taken(self, key: RunKey) -> Usage | None:
+        """Return what a run took of its GPUs, for the fact of its end."""
+        usage = self._usages[key]
+        usage.is_told = True
+        return usage.so_far()
+
+    def _cut_off(
+        self, trial_id: str, run: Run, state: RunState, message: str, taken: Usage | None
+    ) -> RunEnded:
         reports = self._history.trial(trial_id).curve(run, of_budget=True)
         objective = self._oracle.objective
         ended = cut_off(run, objective, reports, state=state, message=message)
-        return _run_ended(self._clock.now(), (trial_id, run.index), ended)
+        return _run_ended(self._clock.now(), (trial_id, run.index), ended, taken)
 
 
 def _continues(trial: Trial, run: Run) -> bool:
@@ -410,7 +461,7 @@ def _continues(trial: Trial, run: Run) -> bool:
     return trial.parent is not None and run.budget is not None and run.budget.initial_epoch > 0
 
 
-def _run_ended(at: float, key: RunKey, ended: Conclusion) -> RunEnded:
+def _run_ended(at: float, key: RunKey, ended: Conclusion, taken: Usage | None) -> RunEnded:
     return RunEnded(
         at,
         *key,
@@ -420,6 +471,7 @@ def _run_ended(at: float, key: RunKey, ended: Conclusion) -> RunEnded:
         ended.failure,
         ended.may_retry,
         ended.message,
+        taken,
     )
 
 

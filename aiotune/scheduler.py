@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from typing import assert_never
 
 import anyio
+import anyio.lowlevel
 from anyio.abc import TaskGroup
 
 from aiotune.asking import Asked, Asker
@@ -23,6 +24,7 @@ from aiotune.discovery import check_range, discover
 from aiotune.end_rules import Ending, EndRules
 from aiotune.errors import FatalRuntimeError, StoreError
 from aiotune.events import (
+    DeviceChanged,
     EndReason,
     Event,
     Reported,
@@ -38,7 +40,7 @@ from aiotune.inheritance import inherit
 from aiotune.oracles.base import Exhausted, Oracle, Promote, Retire, Suggest, Wait
 from aiotune.plan import Plan
 from aiotune.recorder import LONGEST_WRITE_SECONDS, Recorder
-from aiotune.resources import Resources
+from aiotune.resources import Resources, check_answer
 from aiotune.run_queue import RunQueue
 from aiotune.runner import RunKey, Runner, Spawn, Task
 from aiotune.settlement import Work, pending
@@ -77,7 +79,7 @@ class Scheduler:
             history=self._history,
             record=self._record,
             executor=executor,
-            measure=pool.measure,
+            pool=pool,
             plan=plan,
             clock=clock,
         )
@@ -98,8 +100,9 @@ class Scheduler:
     @property
     def waiting(self) -> Mapping[str, str]:
         """The trials that wait for a device, each with its reason."""
+        why = {resources: self._pool.why(resources) for resources in {*self._waiting.values()}}
         return {
-            trial_id: f"no device is free for {resources}"
+            trial_id: f"no device is free for {resources}: {why[resources]}"
             for trial_id, resources in self._waiting.items()
         }
 
@@ -151,8 +154,12 @@ class Scheduler:
     async def _conduct(self, tasks: TaskGroup) -> None:
         spawn = self._spawner(tasks)
         spawn(self._stop_runs)
+        spawn(self._pool.tend, self._note_device)
+        await anyio.lowlevel.checkpoint()  # the watch stands before the first lease
         if self._plan.limits.max_time is not None:
             tasks.start_soon(self._end_after, self._plan.limits.max_time)
+        if self._rules.spending.is_limited:
+            spawn(self._end_when_spent)
         await self._adopt_open_trials()
         if ending := self._rules.already():
             self._finish(ending)
@@ -210,6 +217,9 @@ class Scheduler:
         if not isinstance(facts[-1], Reported):  # a report alone lets nothing new start
             self._wake()
 
+    async def _note_device(self, device: str, reason: str | None) -> None:
+        await self._record(DeviceChanged(self._clock.now(), device, reason))
+
     async def _record_end(self, reason: EndReason, message: str | None) -> SearchEnded:
         end = SearchEnded(self._clock.now(), reason, message)
         await self._recorder.record(end)
@@ -218,6 +228,24 @@ class Scheduler:
     async def _end_after(self, seconds: float) -> None:
         await self._clock.sleep(seconds)
         self._finish(Ending(EndReason.TIME, f"max_time of {seconds:g} s is over"), StopCause.LIMIT)
+
+    async def _end_when_spent(self) -> None:
+        """End the search once GPU time or energy is used up, also in the middle of runs."""
+        while True:
+            changed = self._next_change()
+            running = self._runner.usages()
+            if ending := self._rules.spent(running):
+                return self._finish(ending, StopCause.LIMIT)
+            seconds = self._rules.spending.next_look(running, len(self._runner.gpus))
+            async with anyio.create_task_group() as waiting:
+                if seconds is not None:
+                    waiting.start_soon(self._cancel_after, seconds, waiting.cancel_scope)
+                await changed.wait()
+                waiting.cancel_scope.cancel()
+
+    async def _cancel_after(self, seconds: float, scope: anyio.CancelScope) -> None:
+        await self._clock.sleep(seconds)
+        scope.cancel()
 
     def _finish(self, ending: Ending, cause: StopCause | None = None) -> None:
         """Let the search end; with a cause, what is in progress is asked to stop for it."""
@@ -241,14 +269,15 @@ class Scheduler:
 
     async def _adopt_open_trials(self) -> None:
         """Mark the runs that an earlier process left in progress, and end trials that need no further run."""
-        facts = [
-            self._runner.lost(trial, run)
+        left = [
+            (trial, run)
             for trial in self._history.open_trials()
             for run in trial.runs
             if not run.is_over
         ]
-        if facts:
-            await self._record(*facts)
+        if left:
+            runs = [run for _, run in left]
+            await self._record(*(self._runner.lost(trial, run, runs) for trial, run in left))
         for trial in self._history.open_trials():
             if trial.runs and trial.state is not TrialState.PAUSED:
                 await self._runner.settle(trial.trial_id)
@@ -262,7 +291,7 @@ class Scheduler:
         longest = self._plan.limits.trial_timeout
         with self._discovery:
             if longest is not None:
-                tasks.start_soon(self._end_discovery_after, longest)
+                tasks.start_soon(self._cancel_after, longest, self._discovery)
             resources, layout = self._plan.resources, self._plan.layout
             cpus = None if callable(resources) else resources.cpus
             found = await discover(
@@ -285,10 +314,6 @@ class Scheduler:
                 f"trial_timeout={longest:g} s"
             )
 
-    async def _end_discovery_after(self, seconds: float) -> None:
-        await self._clock.sleep(seconds)
-        self._discovery.cancel()
-
     # --- dispatching ---
 
     async def _start_next(self, spawn: Spawn) -> bool:
@@ -310,6 +335,9 @@ class Scheduler:
         refused: set[Resources] = set()  # in this look, during which nothing is given back
         for trial, works in self._queue:
             resources = self._resources_of(trial)
+            if works[0].alone:
+                had = max((run.gpu_memory or 0 for run in trial.runs), default=0)
+                resources = resources.alone(had)
             lease = None if resources in refused else self._pool.lease_nowait(resources)
             if lease is not None:
                 await self._start(works[0], trial, lease, spawn)
@@ -323,13 +351,15 @@ class Scheduler:
         if not callable(resources):
             return resources
         try:
-            return resources(HyperParameters(self._history.space, dict(trial.values)))
+            asked = resources(HyperParameters(self._history.space, dict(trial.values)))
         except Exception as error:
             raise FatalRuntimeError(
                 f"resources() failed for trial {trial.trial_id} at {dict(trial.values)}: "
                 f"{type(error).__name__}: {error}. A name that is not known before a trial runs must be "
                 "declared in `hyperparameters`, or given a default there: hp.values.get(name, ...)"
             ) from error
+        check_answer(asked)
+        return asked
 
     def _has_vacancy(self) -> bool:
         """Tell whether the smallest request fits now. No device is held while the oracle thinks."""
@@ -358,6 +388,8 @@ class Scheduler:
                         None if log is None else str(log),
                         trial.budget,
                         work.continues,
+                        lease.gpu_memory_bytes,
+                        lease.gpu_fraction,
                     )
                 )
                 self._runner.adopt(trial.trial_id, work.run)

@@ -41,6 +41,7 @@ from aiotune.retention import Janitor
 from aiotune.scheduler import Scheduler
 from aiotune.settlement import Policy
 from aiotune.space import Space
+from aiotune.spending import warn_without_gpus
 from aiotune.store.lock import hold_lock
 from aiotune.store.sqlite import open_store
 from aiotune.version import __version__
@@ -202,9 +203,15 @@ class Search:
             pool = await open_pool(
                 gpus=self._gpus(),
                 max_concurrent=self._most_runs(),
+                resources=None if callable(settings.resources) else settings.resources,
+                priority=settings.priority,
+                busy_gpus=settings.busy_gpus,
                 in_caller=isinstance(executor, InlineExecutor),
+                clock=self._clock,
             )
             check_resources(pool, settings.resources)
+            if not pool.devices:
+                warn_without_gpus(settings.limits)
             project.hold(history)
             observers = [*self._open_progress(stack, executor), *self._open_janitor(stack)]
             recorder = Recorder(store, history, [self._log, *settings.observers, *observers])

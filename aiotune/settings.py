@@ -26,9 +26,13 @@ __all__ = ["Settings"]
 class Settings:
     """How a search uses the machine. Everything is optional.
 
-    max_concurrent_trials: runs at a time; None: one for each GPU, or as many as the processor allows.
+    max_concurrent_trials: runs at a time; None: one for each GPU, as many as may share the GPUs, or as many as
+    the processor allows.
     gpus: "auto", "require" (an error if there is none), 0 (the processor only), or a list of UUIDs.
     resources: what one run needs, or a function of its hyperparameters that returns that.
+    priority: of the searches of this process that wait for devices, the one with the highest comes first; among
+    equals the one with fewer runs.
+    busy_gpus: "skip" leaves GPUs alone while another program uses their memory; "use" does not look.
     limits: when the search ends by itself. pruner: a rule that ends trials early which have no chance, such
     as `aiotune.MedianPruner()`; rules are joined with `&` and `|`.
     executor: "auto" (an `async def run_trial` runs in the loop, all else in child processes), "process",
@@ -56,6 +60,8 @@ class Settings:
     max_concurrent_trials: int | None = None
     gpus: Literal["auto", "require", 0] | Sequence[str] = "auto"
     resources: Resources | Callable[[HyperParameters], Resources] = field(default_factory=Resources)
+    priority: int = 0
+    busy_gpus: Literal["skip", "use"] = "skip"
     limits: Limits = field(default_factory=Limits)
     pruner: Pruner | None = None
     executor: Literal["auto", "inline", "process"] | Executor = "auto"
@@ -104,6 +110,8 @@ class Settings:
             raise FatalTypeError(
                 f"resources={self.resources!r}: pass aiotune.Resources(gpus=..., ...)"
             )
+        if isinstance(self.priority, bool) or not isinstance(self.priority, int):
+            raise FatalTypeError(f"priority={self.priority!r}: a whole number is needed")
 
     def _check_values(self) -> None:
         words = ("auto", "process", "inline")
@@ -117,6 +125,8 @@ class Settings:
             )
         if self.durability not in ("process", "full"):
             raise FatalValueError(f'durability={self.durability!r}: "process" or "full" is needed')
+        if self.busy_gpus not in ("skip", "use"):
+            raise FatalValueError(f'busy_gpus={self.busy_gpus!r}: "skip" or "use" is needed')
         if not self.grace_seconds > 0:
             raise FatalValueError(f"grace_seconds={self.grace_seconds!r}: it must be above 0")
         if not self.checkpoint_every >= 0:
@@ -125,12 +135,31 @@ class Settings:
             )
 
     def _check_contradictions(self) -> None:
-        asks_gpus = isinstance(self.resources, Resources) and bool(self.resources.gpus)
-        if self.gpus == 0 and asks_gpus:
-            raise FatalValueError(
-                "gpus=0 contradicts resources=Resources(gpus=...): drop one of them"
-            )
+        if self.gpus == 0 and isinstance(self.resources, Resources):
+            for name, asked in (
+                ("gpus", self.resources.gpus),
+                ("gpu_memory", self.resources.gpu_memory),
+            ):
+                if asked:
+                    raise FatalValueError(
+                        f"gpus=0 contradicts resources=Resources({name}=...): drop one of them"
+                    )
+        if self.gpus == 0 and self.busy_gpus != "skip":
+            raise FatalValueError("busy_gpus=... has no effect with gpus=0: drop one of them")
+        self._check_gpu_limits()
         self._check_children()
+
+    def _check_gpu_limits(self) -> None:
+        """Refuse limits of GPUs where none is wanted. Where there just is none, the search warns."""
+        asks_none = isinstance(self.resources, Resources) and self.resources.gpus == 0
+        if self.gpus != 0 and not asks_none:
+            return
+        what = "gpus=0" if self.gpus == 0 else "Resources(gpus=0)"
+        for name in ("max_gpu_hours", "max_energy"):
+            if getattr(self.limits, name) is not None:
+                raise FatalValueError(
+                    f"Limits({name}=...) has no effect with {what}: drop one of them"
+                )
 
     def inform(self, oracle: Oracle) -> None:
         """Give the oracle what the user knows beforehand. What the settings leave out stays as it is."""

@@ -30,6 +30,7 @@ __all__ = [
     "broken_run",
     "complete",
     "has_nan",
+    "is_excused",
     "origin",
     "pending",
     "pruned",
@@ -63,6 +64,7 @@ class Work:
     repeat: int
     attempt: int
     continues: int | None = None  # the run whose training state it goes on from
+    alone: bool = False  # on a whole card: on a part of one the trial ran out of memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,12 +83,13 @@ def pending(trial: Trial, policy: Policy) -> list[Work]:
     """Return the runs that the trial needs now, one for each repeat that has none in progress or done."""
     if trial.is_over or broken_run(trial, policy) is not None or _is_settled_early(trial):
         return []
+    alone = any(map(_ran_out_on_share, trial.runs))
     work: list[Work] = []
     for repeat in range(policy.repeats):
-        attempt = _next_attempt(_last_run(trial, repeat))
+        attempt = _next_attempt(trial, _last_run(trial, repeat))
         if attempt is not None:
-            index = len(trial.runs) + len(work)
-            work.append(Work(trial.trial_id, index, repeat, attempt, _continued_run(trial, repeat)))
+            index, continued = len(trial.runs) + len(work), _continued_run(trial, repeat)
+            work.append(Work(trial.trial_id, index, repeat, attempt, continued, alone))
     return work
 
 
@@ -97,7 +100,7 @@ def _continued_run(trial: Trial, repeat: int) -> int | None:
     budget begins: there a promoted trial goes on from its last rung.
     """
     last = _last_run(trial, repeat)
-    if last is not None and _was_interrupted(last):
+    if last is not None and _was_interrupted(trial, last):
         return last.index
     if trial.budget is None or trial.budget.initial_epoch == 0:
         return None
@@ -109,10 +112,24 @@ def _continued_run(trial: Trial, repeat: int) -> int | None:
     return former[-1].index if former else None
 
 
-def _was_interrupted(run: Run) -> bool:
+def _was_interrupted(trial: Trial, run: Run) -> bool:
     if run.state is RunState.FAILED:
-        return run.failure is FailureKind.CRASH
+        return run.failure is FailureKind.CRASH or is_excused(trial, run)
     return run.state in (RunState.LOST, RunState.CANCELLED)
+
+
+def is_excused(trial: Trial, run: Run) -> bool:
+    """Tell whether a failure does not count: the run had too small a part of a card, and gets a whole one.
+
+    Once for each repeat. So a search ends even on a pool that never gives whole cards.
+    """
+    former = (each for each in trial.runs[: run.index] if each.repeat == run.repeat)
+    return _ran_out_on_share(run) and not any(map(_ran_out_on_share, former))
+
+
+def _ran_out_on_share(run: Run) -> bool:
+    is_out = run.state is RunState.FAILED and run.failure is FailureKind.OUT_OF_MEMORY
+    return is_out and run.has_share and run.may_retry
 
 
 def origin(trial: Trial, run: Run) -> Run:
@@ -120,7 +137,7 @@ def origin(trial: Trial, run: Run) -> Run:
     return run if run.continues is None else origin(trial, trial.runs[run.continues])
 
 
-def _next_attempt(last: Run | None) -> int | None:
+def _next_attempt(trial: Trial, last: Run | None) -> int | None:
     if last is None:
         return 0
     match last.state:
@@ -129,7 +146,7 @@ def _next_attempt(last: Run | None) -> int | None:
         case RunState.LOST | RunState.CANCELLED:
             return last.attempt
         case RunState.FAILED:
-            return last.attempt + 1
+            return last.attempt + (not is_excused(trial, last))
 
 
 def _last_run(trial: Trial, repeat: int) -> Run | None:
@@ -148,7 +165,7 @@ def broken_run(trial: Trial, policy: Policy) -> Run | None:
         run = _last_run(trial, repeat)
         if run is None:
             continue
-        if run.state is RunState.FAILED and not _may_retry(run, policy):
+        if run.state is RunState.FAILED and not _may_retry(trial, run, policy):
             return run
         if run.state is RunState.LOST and _losses(trial, repeat) >= _MOST_LOSSES:
             return run
@@ -162,7 +179,9 @@ def _losses(trial: Trial, repeat: int) -> int:
     )
 
 
-def _may_retry(run: Run, policy: Policy) -> bool:
+def _may_retry(trial: Trial, run: Run, policy: Policy) -> bool:
+    if is_excused(trial, run):
+        return True
     return run.failure in _RETRIED and run.may_retry and run.attempt < policy.retries
 
 

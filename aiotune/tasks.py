@@ -8,8 +8,9 @@ from contextlib import asynccontextmanager
 from typing import TypeVar
 
 import anyio
+import anyio.lowlevel
 
-__all__ = ["Turns", "in_own_task"]
+__all__ = ["Turns", "beside", "in_own_task"]
 
 T = TypeVar("T")
 
@@ -35,6 +36,33 @@ async def in_own_task(work: Callable[[], Awaitable[T]]) -> T:
     if isinstance(outcome[0], Exception):
         raise outcome[0]
     return outcome[0]
+
+
+@asynccontextmanager
+async def beside(work: Callable[[], Awaitable[object]]) -> AsyncIterator[None]:
+    """Await `work` beside the block; it has begun when the block begins, and is cancelled when that ends.
+
+    If it raises, the block is cancelled, and the error raised in its place.
+    """
+    errors: list[Exception] = []  # the group would wrap them
+
+    async def keep() -> None:
+        try:
+            await work()
+        except Exception as error:
+            errors.append(error)
+            tasks.cancel_scope.cancel()
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(keep)
+        await anyio.lowlevel.checkpoint()
+        try:
+            yield
+        except Exception as error:
+            errors.append(error)
+        tasks.cancel_scope.cancel()
+    if errors:
+        raise errors[0]
 
 
 class Turns:

@@ -19,6 +19,7 @@ from aiotune.hyperparameters import HyperParameters
 from aiotune.metrics import TrialMetrics
 from aiotune.objective import Objective
 from aiotune.space import HyperParameter, Scalar
+from aiotune.usage import Usage, total_usage, usage_text
 
 __all__ = [
     "RUN_MOVES",
@@ -31,6 +32,7 @@ __all__ = [
     "StopCause",
     "Trial",
     "TrialState",
+    "Usage",
     "counted_runs",
     "trial_id_of",
     "trial_text",
@@ -176,6 +178,8 @@ class Run:
     log: str | None  # path of stdout and stderr
     budget: Budget | None = None
     continues: int | None = None  # the run of this trial whose training state it goes on from
+    gpu_memory: int | None = None  # bytes that it could take of its card; None: all of it
+    gpu_fraction: float | None = None  # the same as a part of the card's memory
     state: RunState = RunState.RUNNING
     stop_cause: StopCause | None = None  # what it was asked to stop for, if it was
     stop_reason: str | None = None  # in words, where a rule gave one
@@ -186,10 +190,21 @@ class Run:
     may_retry: bool = True  # False where user code raised an error that says so
     message: str | None = None
     ended_at: float | None = None
+    usage: Usage | None = None  # None: it had no GPU, or its end told nothing of it
 
     @property
     def is_over(self) -> bool:
         return self.state not in RUN_MOVES
+
+    @property
+    def gpus(self) -> tuple[str, ...]:
+        """Those of its devices that are no cores."""
+        return tuple(each for each in self.devices if not each.startswith("cpu:"))
+
+    @property
+    def has_share(self) -> bool:
+        """Whether it had a part of a card: others could have had the rest."""
+        return self.gpu_memory is not None or self.gpu_fraction is not None
 
     def moved(self, state: RunState, **changes: object) -> Run:
         """Return this run in another state; FatalRuntimeError if the table does not allow the move."""
@@ -311,6 +326,11 @@ class Trial:
         return max(steps, default=-1) + 1
 
     @property
+    def usage(self) -> Usage | None:
+        """What its runs that are over took of GPUs, all together; None: they had none, or nothing is known."""
+        return total_usage(run.usage for run in self.runs)
+
+    @property
     def hyperparameters(self) -> HyperParameters:
         """The point as `HyperParameters`, with the values of the last budget; a new object each time."""
         budgeted = {} if self.budget is None else self.budget.values
@@ -387,6 +407,8 @@ def trial_text(trial: Trial) -> Iterator[str]:
         yield f"Score: {trial.score}"
     if trial.standard_error is not None:
         yield f"Standard error: {trial.standard_error:.4g} ({len(trial.scores)} runs)"
+    if trial.usage is not None:
+        yield f"GPUs: {usage_text(trial.usage)}"
     if trial.message:
         yield trial.message
 

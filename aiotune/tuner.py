@@ -6,7 +6,6 @@ import inspect
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -26,29 +25,28 @@ from aiotune.layout import Layout
 from aiotune.lazy import first_lazy
 from aiotune.objective import Objective
 from aiotune.oracles.base import Oracle
-from aiotune.pareto import pareto_front
 from aiotune.project import Project
-from aiotune.ranking import best_trials
-from aiotune.results import SearchResult, optuna_study, results_text, space_text
+from aiotune.results import SearchResult, space_text
 from aiotune.settings import Settings
 from aiotune.simulation.subject import Subject
 from aiotune.space import Space
 from aiotune.trial import Trial
 from aiotune.tuner_hooks import TunerHooks
 from aiotune.tuner_knowledge import TunerKnowledge
+from aiotune.tuner_models import TunerModels
 from aiotune.tuner_options import at_least_one, refuse_idle, strategy_factory
+from aiotune.tuner_results import TunerResults
 
 if TYPE_CHECKING:
     from aiotune.frameworks.keras import ModelOptions
     from aiotune.observers.progress import Verbose
-    from aiotune.optuna_study import BaseStorage, Study
     from aiotune.retraining import Models
     from aiotune.search import Search
 
 __all__ = ["Tuner"]
 
 
-class Tuner(TunerHooks, TunerKnowledge):
+class Tuner(TunerHooks, TunerKnowledge, TunerModels, TunerResults):
     """Searches with an oracle, in child processes, and keeps every fact in a project directory.
 
     oracle: proposes the trials. hypermodel: a function `build(hp) -> model` or a `HyperModel`; None if
@@ -327,82 +325,6 @@ class Tuner(TunerHooks, TunerKnowledge):
         scores = [objective.get_value(run.metrics) for run in runs]
         return runs[objective.best(scores)].repeat
 
-    # --- one model, outside of a search ---
-
-    async def retrain(
-        self, hp: HyperParameters | Trial, /, *fit_args: Any, **fit_kwargs: Any
-    ) -> Path:
-        """Train the model for `hp`, values or a trial, in a child process; return the file it is saved in.
-
-            hp = tuner.get_best_hyperparameters()[0]
-            path = await tuner.retrain(hp, x_all, y_all, epochs=20)
-
-        The arguments go to `fit`, as those of `search` do; an overridden `run_trial` has no part in it. The
-        model is saved as it is at the end, in a directory of its own in the project. The same call again
-        trains the same model, as far as the framework allows. It may run beside a search; cancelling it ends
-        the child and leaves nothing.
-        """
-        from aiotune.retraining import point_of
-
-        path: Path = await self.train_apart(self._project, point_of(hp), fit_args, fit_kwargs)
-        return path
-
-    async def train_apart(
-        self,
-        project: Project,
-        hp: HyperParameters,
-        args: tuple[Any, ...],
-        kwargs: Mapping[str, Any],
-    ) -> Any:
-        """Do what `retrain` says. A tuner for another framework does it in its own way."""
-        from aiotune.retraining import retrain
-
-        models = self._models("retrain", kwargs)
-        require_fit_takes(self.hypermodel, args, kwargs, "retrain()")
-        return await retrain(models, hp, args, kwargs)
-
-    async def evaluate(
-        self, model: str | Path | Trial, /, *args: Any, **kwargs: Any
-    ) -> dict[str, float]:
-        """Return a model's metrics by name, computed in a child process: `await tuner.evaluate(path, x, y)`.
-
-        model: a path that `retrain` returned, or a trial, which means the best epoch of its best run. The other
-        arguments go to `model.evaluate`. It may run beside a search.
-        """
-        from aiotune.retraining import evaluate, weights_at, weights_of
-
-        models = self._models("evaluate", kwargs)
-        match model:
-            case Trial():
-                find = partial(weights_of, model, self._checkpoint_dir(model))
-            case str() | Path():
-                find = partial(weights_at, Path(model))
-            case _:
-                raise FatalTypeError(
-                    "evaluate() needs the path that retrain() returned, or a Trial, first; it is of type "
-                    f"{type(model).__name__}"
-                )
-        return await evaluate(models, await anyio.to_thread.run_sync(find), args, kwargs)
-
-    def _models(self, call: str, kwargs: Mapping[str, Any]) -> Models:
-        """Return what makes the models. FatalError for a call that cannot work, whatever the framework says."""
-        from aiotune.retraining import Models
-
-        if self.hypermodel is None:
-            raise FatalValueError(
-                f"{call}() builds the model with the hypermodel, and {type(self).__name__} has none: "
-                "pass hypermodel=, or train in a function of your own"
-            )
-        misplaced = sorted({*_CONSTRUCTOR_KEYWORDS, *Settings.names()} & set(kwargs))
-        if misplaced:
-            raise FatalTypeError(
-                f"{call}() passes its arguments to the model; {', '.join(misplaced)} must be given to "
-                f"{type(self).__name__}(...)"
-            )
-        if call == "evaluate" and "return_dict" in kwargs:
-            raise FatalTypeError("evaluate() always returns a dict: drop return_dict")
-        return Models(self, self.hypermodel, self._model_options(), self._project)
-
     # --- what was found ---
 
     @property
@@ -431,40 +353,6 @@ class Tuner(TunerHooks, TunerKnowledge):
     def get_trial_dir(self, trial_id: str) -> str:
         """Return the trial's own directory."""
         return str(Layout(Path(self.directory), self.project_name).trial(trial_id))
-
-    def get_best_trials(self, num_trials: int = 1) -> list[Trial]:
-        """Return the best trials, best first. Trials without a score are never among them."""
-        return best_trials(self.trials, self.objective, num_trials)
-
-    def get_best_hyperparameters(self, num_trials: int = 1) -> list[HyperParameters]:
-        """Return the hyperparameters of the best trials, best first."""
-        return [trial.hyperparameters for trial in self.get_best_trials(num_trials)]
-
-    def get_pareto_front(self) -> list[Trial]:
-        """Return the trials that no other one beats in every objective, best in the first objective first."""
-        return pareto_front(self.trials, self.objective)
-
-    def get_best_models(self, num_models: int = 1) -> list[Any]:
-        """Return the best trials' models with the weights of their best epoch, best first.
-
-        This imports the framework and builds the models in this process: it may take seconds.
-        """
-        return [self.load_model(trial) for trial in self.get_best_trials(num_models)]
-
-    def to_optuna(
-        self, study_name: str | None = None, storage: str | BaseStorage | None = None
-    ) -> Study:
-        """Return the trials of the project as a study of Optuna; see `SearchResult.to_optuna`.
-
-        study_name: by default that of the project.
-        """
-        name = study_name or self.project_name
-        return optuna_study(self.trials, self.objective, name, storage)
-
-    def results_summary(self, num_trials: int = 10) -> None:
-        """Print the best trials."""
-        for line in results_text(self.trials, self.objective, self.project_dir, num_trials):
-            print(line)
 
     def search_space_summary(self, extended: bool = False) -> None:
         """Print the search space; `extended` changes nothing, as in KerasTuner.
@@ -573,6 +461,25 @@ class Tuner(TunerHooks, TunerKnowledge):
 
     def _overrides_run_trial(self) -> bool:
         return type(self).run_trial is not Tuner.run_trial
+
+    def _models(self, call: str, kwargs: Mapping[str, Any]) -> Models:
+        """Return what makes the models. FatalError for a call that cannot work, whatever the framework says."""
+        from aiotune.retraining import Models
+
+        if self.hypermodel is None:
+            raise FatalValueError(
+                f"{call}() builds the model with the hypermodel, and {type(self).__name__} has none: "
+                "pass hypermodel=, or train in a function of your own"
+            )
+        misplaced = sorted({*_CONSTRUCTOR_KEYWORDS, *Settings.names()} & set(kwargs))
+        if misplaced:
+            raise FatalTypeError(
+                f"{call}() passes its arguments to the model; {', '.join(misplaced)} must be given to "
+                f"{type(self).__name__}(...)"
+            )
+        if call == "evaluate" and "return_dict" in kwargs:
+            raise FatalTypeError("evaluate() always returns a dict: drop return_dict")
+        return Models(self, self.hypermodel, self._model_options(), self._project)
 
     def _model_options(self) -> ModelOptions:
         from aiotune.frameworks.keras import ModelOptions

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import hypothesis
 import pytest
 
 import aiotune
+from aiotune.devices.ledger import shared_ledger
 from aiotune.executors.launch import Server, acquire_server, release_server
 from aiotune.processes import modules_to_preload
 from aiotune.settings import Settings
+from tests.support.nvml_standin import Machine, build
 
 # Before any test has changed it: most searches of the suite see it so, and share one fork server.
 ENVIRONMENT = dict(os.environ)
+
+NUMBERS = itertools.count()  # of tests
 
 
 # What a machine that does other things makes slow is no failure.
@@ -24,6 +30,32 @@ hypothesis.settings.load_profile("patient")
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "slow: takes a minute; leave it out with -m 'not slow'")
+
+
+@pytest.fixture(autouse=True)
+def lock_directory(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> Path:
+    """Lock the cards of each test in a directory of its own, which is made when it is needed."""
+    directory = tmp_path_factory.getbasetemp() / f"locks-{next(NUMBERS)}"
+    monkeypatch.setenv("AIOTUNE_LOCK_DIR", str(directory))
+    shared_ledger().locks = None  # opened with the first pool that has GPUs, and kept by the process
+    return directory
+
+
+@pytest.fixture(scope="session")
+def nvml_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the stand-in for libnvidia-ml.so.1, compiled."""
+    library = build(tmp_path_factory.mktemp("nvml"))
+    if library is None:
+        pytest.skip("no C compiler (gcc or cc) is here: the stand-in for NVML cannot be compiled")
+    return library
+
+
+@pytest.fixture
+def machine(tmp_path: Path, nvml_library: Path) -> Machine:
+    """Return a machine with a driver, and without cards: `put` some."""
+    return Machine(tmp_path / "machine", nvml_library)
 
 
 @pytest.fixture(scope="session")

@@ -17,7 +17,7 @@ import pytest
 
 from aiotune import RandomSearch, SearchResult
 from aiotune.events import StopRequested
-from aiotune.executors.base import Finished
+from aiotune.executors.base import Finished, GpuMeasured
 from aiotune.executors.context import RunContext
 from aiotune.executors.launch import acquire_server, release_server
 from aiotune.executors.payload import Payload
@@ -28,7 +28,7 @@ from aiotune.trial import RunState
 from tests.support import backends, keras_search, tuned
 from tests.support.keras_search import EPOCHS
 from tests.support.meeting import meeting
-from tests.support.runs import ending, run_once
+from tests.support.runs import ending, of_kind, run_once
 from tests.support.tuned import make
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the fork server is Linux's")
@@ -260,10 +260,32 @@ async def test_leased_gpus_are_shown_before_a_runtime_starts(
         async with ProcessExecutor(payload, preload=modules) as executor:
             assert ending(await run_once(executor, tmp_path, gpus=("GPU-a",))) == Finished()
             assert ending(await run_once(executor, tmp_path)) == Finished()
-    leased, none = backends.told(tmp_path)
+            share = {"gpus": ("GPU-a",), "gpu_memory": 2**31, "gpu_fraction": 0.1}
+            assert ending(await run_once(executor, tmp_path, **share)) == Finished()
+    leased, none, shared = backends.told(tmp_path)
     assert (leased["gpus"], none["gpus"]) == ("GPU-a", "-1")
-    assert leased["started"] == []
+    assert leased["started"] == shared["started"] == []
     assert backend in leased["loaded"]
+    assert (leased["fraction"], shared["fraction"]) == (None, "0.075000")
+    assert leased["peak"] == shared["peak"] == 0
+    assert "refused" not in (tmp_path / "run.log").read_text()
+
+
+@on_each_backend
+async def test_a_share_of_a_gpu_that_is_not_there_does_no_harm(
+    choose: Choose, backend: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    choose(monkeypatch, backend)
+    modules = modules_to_preload(tuner_in(tmp_path, keras_search.build), (), Settings())
+    share = {"gpus": ("GPU-a",), "gpu_memory": 2**31, "gpu_fraction": 0.1}
+    with Payload.create(backends.tell_gpus_of_a_started_runtime) as payload:
+        async with ProcessExecutor(payload, preload=modules) as executor:
+            events = await run_once(executor, tmp_path, **share)
+    assert ending(events) == Finished()
+    assert of_kind(events, GpuMeasured) == []
+    (facts,) = backends.told(tmp_path)
+    assert facts["peak"] == 0
+    assert facts["started"] == ([backend] if backend != "torch" else [])  # there: no CUDA
 
 
 # Frameworks without Keras. The classes are local, so that they travel as code, like those of a script.

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from aiotune.events import (
+    DeviceChanged,
     EndReason,
     Event,
     RunEnded,
@@ -227,7 +228,8 @@ def test_two_ranges_of_one_name_are_told() -> None:
 
 def test_every_kind_of_fact_is_understood() -> None:
     told = Told()
-    *_, end, best = told.tell(*facts.every_kind())
+    *_, end, best, used = told.tell(*facts.every_kind())
+    assert used.startswith("GPUs: ")
     assert end.startswith("search ended: asked for; 1 trial done")
     assert best.startswith("best: val_loss 0.2500  trial 0000")  # from when it was paused
 
@@ -249,3 +251,32 @@ def test_texts() -> None:
     values = {"tuner/epochs": 3, "a": 0.1234567, "b": "x" * 30, "c": True}
     assert values_text(values, 100) == f"a=0.1235 b={'x' * 19}… c=True"
     assert values_text(values, 10) == "a=0.1235 …"
+
+
+def test_a_card_that_is_not_used_any_more_is_told() -> None:
+    told = Told()
+    told.tell(facts.opened())
+    uuid = "GPU-12345678-abcd"
+    assert told.tell(DeviceChanged(2.0, uuid, "Xid 79: it has fallen off the bus")) == [
+        "GPU-12345678 is not used: Xid 79: it has fallen off the bus"
+    ]
+    assert told.tell(DeviceChanged(3.0, uuid)) == ["GPU-12345678 is used again"]
+
+
+def test_a_lack_of_memory_on_a_part_of_a_card_is_no_failure() -> None:
+    told = Told()
+    out = RunEnded(8.0, "0000", 0, RunState.FAILED, {}, None, FailureKind.OUT_OF_MEMORY)
+    share = replace(facts.started(), gpu_memory=2**30)
+    assert told.tell(facts.opened(), facts.created(), share, out)[1:] == [
+        "trial 0000 ran out of memory on a part of a GPU: tried again on a whole one"
+    ]
+    assert told.tell(*failed(1))[0] == "trial 0001 failed (user error):"
+
+
+def test_the_last_line_tells_what_the_gpus_did() -> None:
+    told = Told()
+    used = replace(facts.run_ended(), usage=facts.USAGE)
+    told.tell(facts.opened(), facts.created(), facts.started(), used, facts.ended())
+    last = told.tell(SearchEnded(10.0, EndReason.GPU_HOURS, "max_gpu_hours=2 are used up"))
+    assert last[0] == "search ended: max_gpu_hours=2 are used up; 1 trial done, 0:00"
+    assert last[-1] == "GPUs: 0.025 GPU seconds, peak 1 GiB, 0.00208 Wh (estimated)"

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import shutil
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +16,12 @@ import pytest
 
 import aiotune
 from aiotune.cli import main
+from aiotune.events import to_json
 from aiotune.executors.context import RunContext
 from aiotune.results import results_text
+from aiotune.store.database import connect_writer
+from aiotune.store.schema import logged
+from tests.support.facts import USAGE, every_kind
 from tests.support.kerastuner import DATA, EXPECTED
 from tests.support.programs import ROOT, run_module, run_program
 
@@ -69,6 +76,26 @@ def test_show_as_json(project: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert scores[2] == "inf"  # strict JSON has no number for it
     assert scores[:2] == sorted(scores[:2])
     assert shown["best"][0]["metrics"] == {"loss": scores[0]}
+
+
+def test_show_tells_what_the_gpus_did(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    store = tmp_path / "cards" / "study.db"
+    with closing(
+        connect_writer(store, durability="process", factory=sqlite3.Connection)
+    ) as connection:
+        for number, fact in enumerate(every_kind(), start=1):
+            kind, data = to_json(fact)
+            statement = logged(number, fact, kind=kind, text=json.dumps(data))
+            connection.executemany(*statement)
+    assert main(["show", str(store.parent)]) == 0
+    told = "GPUs: 0.025 GPU seconds, peak 1 GiB, 0.00208 Wh (estimated)"
+    assert told in capsys.readouterr().out.splitlines()
+    assert main(["show", str(store.parent), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["usage"] == asdict(USAGE)
+    assert main(["trials", str(store.parent), "--json"]) == 0
+    first, last = json.loads(capsys.readouterr().out)["runs"]
+    assert (first["usage"], last["usage"]) == (None, asdict(USAGE))
+    assert (last["gpu_memory"], last["gpu_fraction"]) == (2**31, 0.25)
 
 
 async def test_a_search_in_progress_is_shown(
@@ -210,7 +237,7 @@ def test_a_reader_that_has_seen_enough_is_no_error(project: Path) -> None:
 
 def test_python_m_aiotune_says_what_there_is() -> None:
     text = run_module("aiotune", "--help")
-    for command in ("show", "trials", "import"):
+    for command in ("show", "trials", "import", "gpus"):
         assert f"\n    {command} " in text
     assert run_module("aiotune", "--version") == f"aiotune {aiotune.__version__}\n"
 

@@ -8,6 +8,7 @@ from aiotune.events import (
     EndReason,
     Event,
     Reported,
+    RunEnded,
     RunStarted,
     TrialCreated,
     TrialEnded,
@@ -16,7 +17,7 @@ from aiotune.events import (
 from aiotune.history import History
 from aiotune.objective import Objective
 from aiotune.resources import Limits
-from aiotune.trial import Budget, FailureKind, TrialState
+from aiotune.trial import Budget, FailureKind, RunState, TrialState, Usage
 
 SCORE = Objective("score", "max")
 
@@ -42,6 +43,7 @@ class Search:
         budget: Budget | None = None,
         pauses: bool = False,
         reports: bool = True,
+        usage: Usage | None = None,
     ) -> EndReason | None:
         """Add a trial that reports each score and ends with the best; return the first reason to end."""
         number = self.history.next_number
@@ -55,6 +57,7 @@ class Search:
                 for step, each in enumerate(scores)
                 if reports
             ),
+            RunEnded(0.0, name, 0, RunState.FINISHED, {}, usage=usage),
             *([TrialPaused(0.0, name, best)] if pauses else []),
             TrialEnded(0.0, name, status, best, failure=failure, message=message),
         ]
@@ -88,6 +91,30 @@ def test_epochs_of_all_sessions_count() -> None:
     ending = search.rules.already()
     assert ending is not None
     assert ending.reason is EndReason.EPOCHS
+
+
+def test_gpu_hours_and_energy_of_all_sessions_count() -> None:
+    half = Usage(1800, None, 1.8e6)
+    for limits, reason in (
+        (Limits(max_gpu_hours=1), EndReason.GPU_HOURS),
+        (Limits(max_energy=1), EndReason.ENERGY),
+    ):
+        search = Search(limits)
+        assert [search.trial(0.1), search.trial(0.1, usage=half)] == [None, None]
+        search.reopen()
+        assert search.rules.already() is None
+        assert search.rules.spent([Usage(60, None, 60.0)]) is None
+        assert search.trial(0.1, usage=half) is reason
+        search.reopen()
+        ending = search.rules.already()
+        assert ending is not None
+        assert ending.reason is reason
+
+
+def test_gpu_hours_end_a_search_in_the_middle_of_a_run() -> None:
+    ending = Search(Limits(max_gpu_hours=1)).rules.spent([Usage(1800), Usage(1800)])
+    assert ending is not None
+    assert (ending.reason, ending.error) == (EndReason.GPU_HOURS, None)
 
 
 @pytest.mark.parametrize(("score", "ends"), [(0.89, False), (0.9, True), (0.95, True)])

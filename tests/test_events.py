@@ -9,10 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aiotune.events import (
+    DeviceChanged,
     EndReason,
     Event,
     Reported,
     RunEnded,
+    RunStarted,
     SearchEnded,
     SpaceGrew,
     TrialCreated,
@@ -23,7 +25,7 @@ from aiotune.events import (
     to_json,
 )
 from aiotune.space import Choice, Condition, Fixed, Float, Int
-from aiotune.trial import Budget, FailureKind, RunState, TrialState
+from aiotune.trial import Budget, FailureKind, RunState, TrialState, Usage
 from tests.support.facts import every_kind
 
 TEXT = st.text(st.characters(codec=None), max_size=20)
@@ -61,6 +63,7 @@ def test_optional_fields_may_be_absent() -> None:
         RunEnded(1.0, "0000", 0, RunState.LOST, {}),
         SearchEnded(1.0, EndReason.MAX_TRIALS),
         SpaceGrew(1.0, None, ()),
+        DeviceChanged(1.0, "GPU-1"),
     ):
         assert travelled(event) == event
 
@@ -123,12 +126,36 @@ def test_any_values_come_back_with_their_types(
 
 @given(kind=st.sampled_from(FailureKind), state=st.sampled_from(RunState), message=TEXT)
 def test_any_end_of_a_run_comes_back(kind: FailureKind, state: RunState, message: str) -> None:
-    event = RunEnded(1.0, "0000", 0, state, {}, None, kind, message)
+    event = RunEnded(1.0, "0000", 0, state, {}, None, kind, message=message)
     again = travelled(event)
     assert isinstance(again, RunEnded)
     assert again == event
     assert type(again.failure) is FailureKind
     assert type(again.state) is RunState
+
+
+@given(
+    seconds=st.floats(0, 1e9),
+    peak=st.none() | st.integers(0, 2**40),
+    energy=st.none() | st.floats(0, 1e12),
+    is_estimated=st.booleans(),
+)
+def test_any_usage_comes_back(
+    seconds: float, peak: int | None, energy: float | None, is_estimated: bool
+) -> None:
+    usage = Usage(seconds, peak, energy, is_estimated)
+    again = travelled(RunEnded(1.0, "0000", 0, RunState.FAILED, {}, usage=usage))
+    assert isinstance(again, RunEnded)
+    assert again.usage == usage
+
+
+def test_facts_of_an_older_version_know_of_no_gpu() -> None:
+    kind, data = to_json(RunEnded(1.0, "0000", 0, RunState.FINISHED, {}))
+    del data["usage"]
+    assert from_json(kind, data) == RunEnded(1.0, "0000", 0, RunState.FINISHED, {})
+    kind, data = to_json(RunStarted(1.0, "0000", 0, 0, 0, ("GPU-1",), None))
+    del data["gpu_memory"], data["gpu_fraction"]
+    assert from_json(kind, data) == RunStarted(1.0, "0000", 0, 0, 0, ("GPU-1",), None)
 
 
 def test_conditional_spaces_come_back() -> None:

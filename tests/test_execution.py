@@ -6,7 +6,7 @@ import asyncio
 import logging
 import selectors
 import socket
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any
@@ -53,7 +53,9 @@ class FakeServer(Server):
         self._ends_run = ends_run
         self._ends: list[socket.socket] = []
 
-    def run(self, *, facts: socket.socket, status: socket.socket, payload_fd: int) -> int:
+    def run(
+        self, *, facts: socket.socket, status: socket.socket, payload_fd: int, held: Sequence[int]
+    ) -> int:
         self._ends = [facts.dup(), status.dup()]
         self._tell({"pid": 1})
         return 0

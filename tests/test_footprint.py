@@ -54,6 +54,18 @@ def test_the_first_look_is_told_and_then_new_peaks_only() -> None:
     assert told == [1000, 2000]
 
 
+def test_the_last_look_is_never_too_early() -> None:
+    machine = Machine(1000, 1001, 1001, cost=0.001)
+    told: list[int] = []
+    footprint = machine.footprint(told)
+    footprint.look()
+    footprint.look()
+    assert told == [1000]
+    footprint.look(is_last=True)
+    footprint.look(is_last=True)
+    assert told == [1000, 1001]
+
+
 def test_a_system_that_does_not_say_is_asked_once() -> None:
     machine = Machine(None, cost=0.0)
     told: list[int] = []

@@ -154,9 +154,11 @@ def reports_its_server(run: RunContext) -> Finished:
     return Finished()
 
 
-@pytest.mark.parametrize("room", [1, 2, 3, 6])
+@pytest.mark.parametrize(
+    ("room", "held"), [(1, 0), (2, 0), (3, 0), (6, 0), (1, 2), (3, 2), (4, 2), (8, 2)]
+)
 async def test_run_that_finds_no_descriptors_is_refused_and_harms_no_other(
-    tmp_path: Path, room: int
+    tmp_path: Path, room: int, held: int
 ) -> None:
     world = World.current({**os.environ, "KERAS_TEST": "descriptors"})
     with Payload.create(reports_its_server) as payload:
@@ -167,7 +169,7 @@ async def test_run_that_finds_no_descriptors_is_refused_and_harms_no_other(
                 with room_for_descriptors(server, room):
                     for _ in range(2):  # the first has cost the server nothing
                         with pytest.raises(ExecutorError, match="ulimit -n"):
-                            await executor.start(assign(tmp_path, number=1))
+                            await executor.start(assign(tmp_path, number=1), held=[0] * held)
                 assert ending(await run_once(executor, tmp_path, number=1)) == Finished()
                 execution.request_stop("the test is over")
                 assert ending([event async for event in events]) == Finished(is_stopped=True)

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from aiotune.errors import FatalRuntimeError
 from aiotune.events import (
+    DeviceChanged,
     EndReason,
     Event,
     RunEnded,
@@ -30,6 +31,7 @@ from tests.support.facts import (
     RATE,
     SPACE,
     UNITS,
+    USAGE,
     created,
     ended,
     every_kind,
@@ -85,6 +87,27 @@ def test_every_kind_is_counted_and_folded() -> None:
     )
     assert trial.budget == Budget(9, initial_epoch=3)
     assert [run.state for run in trial.runs] == [RunState.STOPPED, RunState.FAILED]
+    last = trial.runs[-1]
+    assert (last.usage, last.gpu_memory, last.gpu_fraction) == (USAGE, 2**31, 0.25)
+    assert trial.usage == USAGE
+
+
+def test_changes_of_devices_are_counted_and_change_no_trial() -> None:
+    history = History([opened(), *whole_trial()])
+    before = dict(history.trials)
+    history.apply(DeviceChanged(9.5, "GPU-1", "Xid 79"))
+    history.apply(DeviceChanged(9.6, "GPU-1"))
+    assert dict(history.trials) == before
+    assert history.length == 9
+
+
+def test_it_knows_when_the_session_before_was_left() -> None:
+    history = History([opened(1.0), *whole_trial()])
+    assert history.left_at is None
+    history.apply(opened(100.0))
+    assert history.left_at == 9.0
+    history.apply(created(1, at=101.0))
+    assert history.left_at == 9.0
 
 
 @given(split=st.integers(0, len(every_kind())))

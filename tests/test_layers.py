@@ -19,21 +19,22 @@ PACKAGE = ROOT / "aiotune"
 LAYERS = (
     "errors version clock tasks absent engine src",
     "labels kinds space hyperparameters",
-    "objective constraints outcome metrics trial ranking schedule pareto events history resources layout",
+    "objective constraints outcome metrics usage trial ranking schedule pareto events history resources layout",
     "learning",
     "oracles",
     "pruners",
     "store",
     "devices",
     "executors",
-    "recorder settlement conclusion plan discovery end_rules asking run_queue inheritance runner scheduler "
-    "simulation",
+    "recorder settlement conclusion plan discovery spending end_rules asking run_queue inheritance run_usage "
+    "runner scheduler simulation",
     "arguments lazy folds hypermodel frameworks applications",
     "program settings project processes child_self optuna_study results retention event_log notebook "
     "observers search job retraining refitting",
-    "tuner_hooks tuner_knowledge tuner_options tuner epochs_tuner sklearn_tuner model_based_tuners "
-    "multifidelity_tuners population_tuners tuners",
-    "kerastuner_files kerastuner_objective kerastuner_points kerastuner_facts kerastuner_import cli __main__",
+    "tuner_hooks tuner_knowledge tuner_models tuner_results tuner_options tuner epochs_tuner sklearn_tuner "
+    "model_based_tuners multifidelity_tuners population_tuners tuners",
+    "kerastuner_files kerastuner_objective kerastuner_points kerastuner_facts kerastuner_import cli_gpus cli "
+    "__main__",
 )
 ORDER = " ".join(LAYERS).split()
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from aiotune.executors.gpu_memory import MemoryLimit
 from aiotune.executors.imports import Imports
 from aiotune.executors.libraries import Settings, apply_settings, seed_keras
 
@@ -119,6 +120,18 @@ def test_keras_on_torch_uses_the_device_that_the_run_has(
     assert placed == core.DEFAULT_DEVICE
 
 
+@pytest.mark.parametrize(("limit", "calls"), [(MemoryLimit(2**30, 0.1), 1), (None, 0)])
+def test_a_memory_limit_is_set_right_after_an_import(
+    tmp_path: Path, limit: MemoryLimit | None, calls: int
+) -> None:
+    code = TORCH + "queue = []\nclass cuda: _lazy_call = queue.append\n"
+    (tmp_path / "torch.py").write_text(code)
+    importlib.invalidate_caches()
+    apply(Settings(seed=7, threads=3, has_gpu=False, limit=limit))
+    torch: Any = importlib.import_module("torch")
+    assert len(torch.queue) == calls
+
+
 def test_jax_takes_the_platforms_of_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
     updates: list[tuple[str, str]] = []
     jax: Any = ModuleType("jax")
@@ -154,7 +167,9 @@ def test_library_that_refuses_costs_a_note_only(
 ) -> None:
     monkeypatch.setitem(sys.modules, "torch", ModuleType("torch"))
     apply(SETTINGS)
-    assert "torch refused" in capsys.readouterr().err
+    assert "torch refused its seed" in capsys.readouterr().err
+    apply(Settings(seed=7, threads=3, has_gpu=True, limit=MemoryLimit(2**30, 0.1)))
+    assert "torch refused its memory limit" in capsys.readouterr().err
 
 
 def test_missing_library_stays_missing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from aiotune.devices.device import Device
-from aiotune.devices.nvml import Nvml, discover
+from aiotune.devices.nvml import Nvml
+from aiotune.devices.nvml_discovery import discover
 from tests.support.fake_nvml import CODES, QUERIES, FakeCard, FakeInstance, FakeNvml, fake_cards
 
 GIB = 2**30
@@ -52,9 +55,18 @@ def test_a_split_card_without_instances_is_no_device_and_is_reported() -> None:
     assert "GPU-s has MIG on, but no instance" in found.problem
 
 
+def test_an_instance_knows_its_card() -> None:
+    assert [each.parent for each in discover({}, nvml=FakeNvml([A, SPLIT])).devices] == [
+        None,
+        "GPU-s",
+        "GPU-s",
+    ]
+
+
 @pytest.mark.parametrize("memory_bytes", [None, 0])
-def test_unknown_memory_leaves_the_device_usable(memory_bytes: int | None) -> None:
-    found = discover({}, nvml=FakeNvml([FakeCard("GPU-u", memory_bytes=memory_bytes)]))
+def test_unknown_memory_leaves_the_device_usable(memory_bytes: int | None, tmp_path: Path) -> None:
+    nvml = FakeNvml([FakeCard("GPU-u", memory_bytes=memory_bytes)])
+    found = discover({}, nvml=nvml, root=tmp_path)
     assert found.devices == (Device("GPU-u", "NVIDIA H100", None),)
     assert found.problem is None
 

@@ -6,6 +6,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 
 from aiotune.devices.host import read_host
@@ -15,6 +16,7 @@ from aiotune.devices.run_memory import RUN_MEMORY_BYTES
 from aiotune.errors import DeviceError, FatalTypeError, FatalValueError
 from aiotune.resources import Resources
 from tests.support.fake_nvml import FakeCard, FakeNvml, fake_cards
+from tests.support.nvml_standin import Link, Machine, equal_cards, load
 
 A, B, C = fake_cards(3)
 THREE = FakeNvml([A, B, C])
@@ -51,6 +53,55 @@ async def test_fewer_at_a_time_may_be_asked_for_but_no_more_than_gpus(
 ) -> None:
     pool = await open_pool(environment={}, nvml=THREE, max_concurrent=asked)
     assert pool.slots == slots
+
+
+@pytest.mark.parametrize(
+    ("resources", "asked", "slots"),
+    [
+        (Resources(), None, 3),
+        (Resources(gpus=0.5), None, 6),
+        (Resources(gpus=0.5), 5, 5),
+        (Resources(gpus=0.5), 9, 6),
+        (Resources(gpus="shared", gpu_memory="1GiB"), None, 8),
+        (None, None, 3),  # until it is known what runs ask for
+    ],
+)
+async def test_runs_that_share_gpus_have_a_slot_and_cores_each(
+    resources: Resources | None, asked: int | None, slots: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
+    pool = await open_pool(
+        environment={}, nvml=THREE, max_concurrent=asked, resources=resources, ledger=Ledger()
+    )
+    assert pool.slots == slots
+    for _ in range(slots):
+        assert pool.lease_nowait(resources or Resources()) is not None
+
+
+async def test_where_each_run_asks_for_something_else_cores_bound_those_that_share(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
+    pool = await open_pool(environment={}, nvml=THREE, ledger=Ledger())
+    part = Resources(gpus="shared", gpu_memory="1GiB")
+    leases = [pool.lease_nowait(part) for _ in range(9)]
+    assert [lease and lease.gpus for lease in leases] == [(A.uuid,)] * 8 + [None]
+
+
+async def test_the_pool_of_higher_priority_comes_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
+    ledger = Ledger()
+    low, high = [
+        await open_pool(environment={}, nvml=THREE, priority=priority, ledger=ledger)
+        for priority in (0, 1)
+    ]
+    low.subscribe(lambda: None), high.subscribe(lambda: None)
+    leases = [high.lease_nowait(Resources()) for _ in range(3)]
+    assert low.lease_nowait(Resources()) is high.lease_nowait(Resources()) is None
+    assert leases[0] is not None
+    leases[0].release()
+    assert not low.has_room(Resources())
+    assert high.has_room(Resources())
 
 
 async def test_without_gpus_the_processor_has_slots(tmp_path: Path) -> None:
@@ -254,6 +305,16 @@ async def test_one_log_line_says_what_was_found(
         ({"nvml": THREE}, {}, "3 slots, bounded by the GPUs"),
         ({"nvml": THREE, "max_concurrent": 2}, {}, "2 slots, bounded by max_concurrent_trials"),
         ({"nvml": THREE, "max_concurrent": 9}, {}, "3 slots, bounded by the GPUs"),
+        (
+            {"nvml": THREE, "resources": Resources(gpus=0.6)},
+            {},
+            "3 slots, bounded by what fits on the GPUs",
+        ),
+        (
+            {"nvml": THREE, "resources": Resources(gpus="shared")},
+            {},
+            "4 slots, bounded by the cores",
+        ),
         ({"max_concurrent": 1}, {}, "1 slot, bounded by max_concurrent_trials"),
         ({}, {}, "4 cores: 4 slots, bounded by the cores"),
         ({}, {"cpu_max": "250000 100000"}, "2 slots, bounded by the CPU quota of 2.5 cores"),
@@ -287,3 +348,31 @@ async def test_this_process_s_environment_is_the_default(monkeypatch: pytest.Mon
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
     pool = await open_pool(nvml=THREE)
     assert pool.total.gpus == (B.uuid,)
+
+
+async def test_a_pool_that_is_watched_leases_parts_whole_cards_and_neighbours(
+    machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIOTUNE_LOCK_DIR", str(tmp_path / "locks"))
+    cards = equal_cards(4)
+    machine.put(*cards, Link(a=cards[1].uuid, b=cards[3].uuid, has_nvlink=True))
+    told: list[str] = []
+
+    async def tell(uuid: str, reason: str | None) -> None:
+        told.append(f"{uuid}: {reason}")
+
+    with load(machine), anyio.fail_after(60):
+        pool = await open_pool(environment={}, ledger=Ledger())
+        assert pool.free == pool.total
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(pool.tend, tell)
+            for resources in (Resources(gpus=0.5), Resources(gpus=2), Resources(gpus=4)):
+                async with pool.lease(resources) as lease:
+                    assert len(lease.guards) == len(lease.gpus)
+                    if resources.gpus == 2:
+                        assert set(lease.gpus) == {cards[1].uuid, cards[3].uuid}
+                    usage = pool.usage(lease, 0.0, 1.0)
+                    assert usage is not None
+            tasks.cancel_scope.cancel()
+    assert told == []
+    assert pool.free == pool.total

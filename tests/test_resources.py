@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aiotune.errors import FatalTypeError, FatalValueError
-from aiotune.resources import Limits, Resources, parse_memory
+from aiotune.resources import Limits, Resources, check_answer, parse_memory
 
 
 @pytest.mark.parametrize(
@@ -74,6 +74,12 @@ def test_resources_leave_every_choice_open_by_default() -> None:
         ({"gpus": -1}, FatalValueError),
         ({"gpus": "1"}, FatalTypeError),
         ({"gpus": True}, FatalTypeError),
+        ({"gpus": 0.0}, FatalValueError),
+        ({"gpus": 1.0}, FatalValueError),
+        ({"gpus": -0.5}, FatalValueError),
+        ({"gpus": float("nan")}, FatalValueError),
+        ({"gpus": "all"}, FatalTypeError),
+        ({"gpus": ["GPU-1"]}, FatalTypeError),
         ({"cpus": 0}, FatalValueError),
         ({"cpus": 1.5}, FatalTypeError),
         ({"gpus": 0, "gpu_memory": "8GiB"}, FatalValueError),
@@ -82,6 +88,47 @@ def test_resources_leave_every_choice_open_by_default() -> None:
 def test_impossible_resources_are_refused(keywords: dict[str, Any], error: type[Exception]) -> None:
     with pytest.raises(error, match=next(iter(keywords))):
         Resources(**keywords)
+
+
+@pytest.mark.parametrize(
+    ("gpus", "is_shared"), [(None, False), (0, False), (2, False), (0.5, True), ("shared", True)]
+)
+def test_a_part_of_a_gpu_is_shared(gpus: Any, is_shared: bool) -> None:
+    assert Resources(gpus=gpus).is_shared is is_shared
+
+
+def test_whole_gpus_are_whole_numbers() -> None:
+    with pytest.raises(FatalValueError, match=r"gpus=1$"):
+        Resources(gpus=1.5)
+
+
+def test_a_shared_gpu_without_memory_is_refused() -> None:
+    with pytest.raises(FatalValueError, match="gpu_memory=0"):
+        Resources(gpus="shared", gpu_memory=0)
+    assert Resources(gpus=1, gpu_memory=0).gpu_memory_bytes == 0
+
+
+@pytest.mark.parametrize(
+    ("resources", "had", "alone"),
+    [
+        (Resources(gpus=0.5, cpus=2), 0, Resources(gpus=1, cpus=2)),
+        (Resources(gpus="shared"), 5, Resources(gpus=1, gpu_memory=5)),
+        (Resources(gpus="shared", gpu_memory=8), 5, Resources(gpus=1, gpu_memory=8)),
+        (Resources(gpus=2, gpu_memory=8), 9, Resources(gpus=2, gpu_memory=8)),
+        (Resources(), 9, Resources()),
+    ],
+)
+def test_who_shares_a_gpu_can_have_one_alone(
+    resources: Resources, had: int, alone: Resources
+) -> None:
+    assert resources.alone(had) == alone
+
+
+@pytest.mark.parametrize("answer", [None, {"gpus": 1}, 2, Resources])
+def test_a_function_that_returns_something_else_is_refused(answer: Any) -> None:
+    check_answer(Resources(gpus=1))
+    with pytest.raises(FatalTypeError, match=r"return aiotune\.Resources"):
+        check_answer(answer)
 
 
 def test_limits_are_optional_and_take_any_target() -> None:

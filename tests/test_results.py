@@ -10,8 +10,8 @@ from aiotune.hyperparameters import HyperParameters
 from aiotune.objective import MultiObjective, Objective
 from aiotune.results import SearchResult, results_text, space_text
 from aiotune.space import Space
-from aiotune.trial import TrialState
-from tests.support.records import trial
+from aiotune.trial import TrialState, Usage
+from tests.support.records import run, trial
 
 ACCURACY = Objective("accuracy", "max")
 TRIALS = (
@@ -30,6 +30,17 @@ def test_a_result_knows_its_best() -> None:
     assert result.best_score == 0.9
     assert result.best_hyperparameters is not None
     assert str(result) == "6 trials, best accuracy 0.9 in trial 0002; ended by max_trials"
+
+
+def test_a_result_knows_what_it_took() -> None:
+    runs = [run(usage=Usage(1800, 2**30)), run(1, usage=Usage(1800, 2**31, 3.6e5, True))]
+    trials = (replace(TRIALS[0], runs=tuple(runs)), TRIALS[1])
+    result = SearchResult(EndReason.GPU_HOURS, None, trials, ACCURACY)
+    assert result.usage == Usage(3600, 2**31, 3.6e5, True)
+    assert str(result).endswith(
+        "; ended by max_gpu_hours; 1 GPU hour, peak 2 GiB, 0.1 kWh (estimated)"
+    )
+    assert SearchResult(EndReason.STOPPED, None, TRIALS, ACCURACY).usage is None
 
 
 def test_a_result_without_a_score_says_so() -> None:

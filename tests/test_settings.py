@@ -29,6 +29,8 @@ def test_none_means_the_default() -> None:
         ({"limits": 5}, "aiotune.Limits"),
         ({"resources": {"gpus": 1}}, "aiotune.Resources"),
         ({"max_concurrent_trials": 1.5}, "whole number"),
+        ({"priority": 0.5}, "priority=0.5: a whole number"),
+        ({"priority": True}, "whole number"),
     ],
 )
 def test_keywords_of_the_wrong_kind_are_refused(keywords: dict[str, Any], match: str) -> None:
@@ -46,6 +48,11 @@ def test_keywords_of_the_wrong_kind_are_refused(keywords: dict[str, Any], match:
         {"checkpoint_every": -1},
         {"durability": "none"},
         {"gpus": 0, "resources": Resources(gpus=1)},
+        {"gpus": 0, "resources": Resources(gpus=0.5)},
+        {"gpus": 0, "resources": Resources(gpus="shared")},
+        {"gpus": 0, "resources": Resources(gpu_memory="1GiB")},
+        {"busy_gpus": "wait"},
+        {"busy_gpus": "use", "gpus": 0},
         {"preload": ["numpy"], "executor": "inline"},
     ],
 )

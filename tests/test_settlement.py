@@ -4,9 +4,21 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from aiotune.objective import Objective
-from aiotune.settlement import Policy, Work, broken_run, complete, has_nan, origin, pending, settle
+from aiotune.settlement import (
+    Policy,
+    Work,
+    broken_run,
+    complete,
+    has_nan,
+    is_excused,
+    origin,
+    pending,
+    settle,
+)
 from aiotune.trial import (
     Budget,
     FailureKind,
@@ -65,6 +77,80 @@ def test_which_failures_end_a_trial(
     assert (broken_run(failed, policy) is not None) == is_broken
     assert (settle(failed, policy, SCORE) is not None) == is_broken
     assert bool(pending(failed, policy)) != is_broken
+
+
+OUT: dict[str, Any] = {"state": RunState.FAILED, "failure": FailureKind.OUT_OF_MEMORY}
+SHARE = 2**30
+
+
+def test_a_lack_of_memory_on_a_part_of_a_card_is_no_attempt_and_gets_a_whole_one() -> None:
+    short = trial(run(**OUT, gpu_memory=SHARE))
+    assert is_excused(short, short.runs[0])
+    assert broken_run(short, Policy()) is None
+    assert settle(short, Policy(), SCORE) is None
+    assert pending(short, Policy()) == [Work("0000", 1, 0, 0, continues=0, alone=True)]
+    fraction = trial(replace(run(**OUT), gpu_fraction=0.5))
+    assert pending(fraction, Policy()) == [Work("0000", 1, 0, 0, continues=0, alone=True)]
+
+
+def test_the_lack_of_memory_on_a_whole_card_counts() -> None:
+    broken = trial(run(**OUT, gpu_memory=SHARE), run(1, **OUT))
+    assert pending(broken, Policy()) == []
+    settled = settle(broken, Policy(), SCORE)
+    assert settled is not None
+    assert (settled.status, settled.failure) == (TrialState.FAILED, FailureKind.OUT_OF_MEMORY)
+    assert pending(broken, Policy(retries=1)) == [Work("0000", 2, 0, 1, alone=True)]
+
+
+@pytest.mark.parametrize("state", [RunState.LOST, RunState.CANCELLED])
+def test_what_was_cut_off_on_a_whole_card_gets_one_again(state: RunState) -> None:
+    cut = trial(run(**OUT, gpu_memory=SHARE), run(1, state=state))
+    assert pending(cut, Policy()) == [Work("0000", 2, 0, 0, continues=1, alone=True)]
+
+
+def test_all_repeats_of_a_trial_that_lacked_memory_get_whole_cards() -> None:
+    runs = [run(**OUT, gpu_memory=SHARE), run(1, repeat=1, state=RunState.RUNNING)]
+    assert [(work.repeat, work.alone) for work in pending(trial(*runs), Policy(repeats=3))] == [
+        (0, True),
+        (2, True),
+    ]
+
+
+def test_a_repeat_is_excused_once() -> None:
+    """As on a pool that never gives a whole card."""
+    again = trial(run(**OUT, gpu_memory=SHARE), run(1, **OUT, gpu_memory=SHARE))
+    assert [is_excused(again, each) for each in again.runs] == [True, False]
+    assert broken_run(again, Policy()) == again.runs[1]
+
+
+@pytest.mark.parametrize(
+    ("failure", "may_retry"),
+    [(FailureKind.OUT_OF_MEMORY, False), (FailureKind.CRASH, True), (FailureKind.NAN, True)],
+)
+def test_other_failures_on_a_part_of_a_card_count(failure: FailureKind, may_retry: bool) -> None:
+    failed = trial(
+        run(state=RunState.FAILED, failure=failure, may_retry=may_retry, gpu_memory=SHARE)
+    )
+    assert not is_excused(failed, failed.runs[0])
+    assert broken_run(failed, Policy()) is not None
+
+
+@given(st.data(), st.integers(1, 3), st.integers(0, 2))
+def test_a_trial_whose_runs_all_lack_memory_ends(
+    data: st.DataObject, repeats: int, retries: int
+) -> None:
+    policy = Policy(repeats=repeats, retries=retries)
+    current = trial()
+    while (works := pending(current, policy)) and settle(current, policy, SCORE) is None:
+        work = data.draw(st.sampled_from(works))
+        obeys = data.draw(st.booleans())
+        share = None if work.alone and obeys else SHARE
+        out = run(len(current.runs), repeat=work.repeat, attempt=work.attempt, **OUT)
+        current = current.with_run(replace(out, gpu_memory=share))
+        assert len(current.runs) <= repeats * (2 + retries)
+    settled = settle(current, policy, SCORE)
+    assert settled is not None
+    assert settled.status is TrialState.FAILED
 
 
 def test_the_score_is_the_mean_over_the_repeats() -> None:

@@ -16,7 +16,7 @@ import anyio
 import pytest
 
 from aiotune.errors import FatalValueError, StoreError, StoreUnreadable, StoreUnwritable
-from aiotune.events import Event, Reported
+from aiotune.events import Event, Reported, to_json
 from aiotune.store.base import Store
 from aiotune.store.database import connect_writer, migrate
 from aiotune.store.reader import read_facts, read_meta
@@ -130,6 +130,16 @@ def test_every_kind_names_existing_columns(path: Path) -> None:
                 connection.executemany(sql, rows)
         states = connection.execute("SELECT state FROM runs ORDER BY run").fetchall()
     assert states == [(RunState.STOPPED,), (RunState.FAILED,)]
+
+
+async def test_usage_of_gpus_is_in_the_runs(path: Path) -> None:
+    async with open_store(path) as store:
+        await store.append(*every_kind())
+    columns = "gpu_memory, gpu_fraction, gpu_seconds, peak_bytes, energy_joules, is_estimated"
+    assert query(path, f"SELECT {columns} FROM runs ORDER BY run") == [
+        (None,) * 6,
+        (2**31, 0.25, 0.025, 2**30, 7.5, 1),
+    ]
 
 
 async def test_best_trials_come_from_the_index(path: Path) -> None:
@@ -547,6 +557,23 @@ async def test_older_file_is_brought_up_to_date(path: Path) -> None:
         migrate(connection, path, steps)  # nothing left to do
     assert query(path, "PRAGMA user_version") == [(len(steps),)]
     assert query(path, "SELECT note FROM trials") == [("0000!",)]
+
+
+async def test_file_of_the_first_schema_opens_and_goes_on(path: Path) -> None:
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        migrate(connection, path, MIGRATIONS[:1])
+        for number, fact in enumerate([opened(), *whole_trial()], start=1):
+            kind, data = to_json(fact)
+            for name in ("gpu_memory", "gpu_fraction", "usage"):  # as they were then
+                data.pop(name, None)
+            row = (number, fact.at, kind, None, json.dumps(data))
+            connection.execute("INSERT INTO events VALUES (?, ?, ?, ?, ?)", row)
+    assert read_facts(path) == [opened(), *whole_trial()]
+    async with open_store(path) as store:
+        await store.append(created(1), started(1))
+        assert await store.load() == [opened(), *whole_trial(), created(1), started(1)]
+    assert query(path, "SELECT trial_id, gpu_seconds FROM runs") == [("0001", None)]
 
 
 async def test_step_that_fails_changes_nothing(path: Path) -> None:

@@ -7,7 +7,7 @@ import asyncio
 import anyio
 import pytest
 
-from aiotune.tasks import Turns, in_own_task
+from aiotune.tasks import Turns, beside, in_own_task
 
 
 async def test_a_bare_cancellation_waits_for_a_shielded_cleanup() -> None:
@@ -80,3 +80,76 @@ async def test_a_turn_is_given_up_by_whoever_is_cancelled() -> None:
 async def enter(turns: Turns) -> None:
     async with turns.of("a"):
         pass
+
+
+# Beside a block
+
+
+async def test_work_beside_a_block_has_begun_with_it_and_ends_with_it() -> None:
+    story: list[str] = []
+
+    async def work() -> None:
+        story.append("begun")
+        try:
+            await anyio.sleep_forever()
+        finally:
+            story.append("ended")
+
+    async with beside(work):
+        story.append("block")
+    assert story == ["begun", "block", "ended"]
+
+
+async def test_an_error_of_the_work_takes_the_place_of_the_block() -> None:
+    was_cancelled = False
+
+    async def work() -> None:
+        await asyncio.sleep(0)
+        raise ValueError("of the work")
+
+    async def block() -> None:
+        nonlocal was_cancelled
+        async with beside(work):
+            try:
+                await anyio.sleep_forever()
+            except asyncio.CancelledError:
+                was_cancelled = True
+                raise
+
+    with pytest.raises(ValueError, match="of the work"):
+        await block()
+    assert was_cancelled
+
+
+async def test_an_error_of_the_block_is_raised_bare() -> None:
+    with pytest.raises(KeyError):
+        async with beside(anyio.sleep_forever):
+            raise KeyError("of the block")
+
+
+async def test_a_block_that_is_cancelled_ends_the_work_beside_it() -> None:
+    ended = asyncio.Event()
+
+    async def work() -> None:
+        try:
+            await anyio.sleep_forever()
+        finally:
+            ended.set()
+
+    with anyio.CancelScope() as scope:
+        async with beside(work):
+            scope.cancel()
+            await anyio.sleep_forever()
+    assert scope.cancelled_caught
+    assert ended.is_set()
+
+
+async def test_work_that_is_done_early_leaves_the_block_alone() -> None:
+    async def work() -> None:
+        pass
+
+    async with beside(work):
+        for _ in range(5):
+            await asyncio.sleep(0)
+        is_through = True
+    assert is_through

@@ -15,6 +15,8 @@ from aiotune.trial import (
     RunState,
     Trial,
     TrialState,
+    Usage,
+    trial_text,
 )
 from tests.support.facts import RATE, UNITS
 
@@ -98,6 +100,32 @@ def test_run_is_appended_or_replaced_by_its_index() -> None:
     over = first.moved(RunState.LOST)
     assert both.with_run(over).runs == (over, second)
     assert both.runs == (first, second)
+
+
+@pytest.mark.parametrize(
+    ("devices", "gpus"),
+    [(("GPU-1", "MIG-2"), ("GPU-1", "MIG-2")), (("cpu:0-3,8",), ()), ((), ())],
+)
+def test_gpus_of_a_run_are_no_cores(devices: tuple[str, ...], gpus: tuple[str, ...]) -> None:
+    assert dataclasses.replace(run(), devices=devices).gpus == gpus
+
+
+def test_a_run_has_a_share_of_a_card_if_it_has_a_bound() -> None:
+    assert not run().has_share
+    assert dataclasses.replace(run(), gpu_memory=1).has_share
+    assert dataclasses.replace(run(), gpu_fraction=0.5).has_share
+
+
+def test_usage_of_a_trial_is_that_of_its_runs() -> None:
+    used = [
+        dataclasses.replace(run(index), usage=usage)
+        for index, usage in enumerate([Usage(10, 5, 2.0), None, Usage(20, 7, 3.0)])
+    ]
+    subject = dataclasses.replace(trial(), runs=tuple(used))
+    assert subject.usage == Usage(30, 7, 5.0)
+    assert trial().with_run(run()).usage is None
+    lines = list(trial_text(subject))
+    assert lines[-1].startswith("GPUs: 30 GPU seconds")
 
 
 def test_records_are_frozen() -> None:

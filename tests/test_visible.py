@@ -66,6 +66,32 @@ FORMS: list[tuple[str | None, list[str]]] = [
     ("MIG-71,GPU-b1", ["MIG-71"]),
     ("MIG-GPU-c1/1/0", []),  # the name that drivers before R470 gave
     ("GPU-c1", ["MIG-71", "MIG-72"]),
+    ("-0", ["GPU-aa1"]),
+    ("--1", []),
+    ("0,-2,1", ["GPU-aa1"]),
+    ("1.9", ["GPU-aa2"]),
+    ("1e1", ["GPU-aa2"]),
+    ("0 1", ["GPU-aa1"]),
+    ("\t1,\n2", ["GPU-aa2", "GPU-b1"]),
+    ("0,\u0661", ["GPU-aa1"]),  # another script's digit
+    ("3,0", ["MIG-71", "MIG-72", "GPU-aa1"]),
+    ("0,3,7", ["GPU-aa1", "MIG-71", "MIG-72"]),
+    ("0,MIG-71", ["GPU-aa1"]),
+    ("junk,0", []),
+    ("GPU", []),
+    ("GPU-aa1 ", []),
+    (" GPU-aa1", []),
+    ("GPU-aa1,", ["GPU-aa1"]),
+    ("GPU-aa1,,GPU-b1", ["GPU-aa1"]),
+    (",GPU-aa1", []),
+    ("GPU-c,GPU-b", ["MIG-71", "MIG-72", "GPU-b1"]),
+    ("GPU-c1,GPU-c1", []),
+    ("GPU-c1,MIG-71", ["MIG-71", "MIG-72"]),
+    ("MIG-", []),
+    ("mig-71", []),
+    ("MIG-71,MIG-71", []),
+    ("MIG-71,,MIG-72", ["MIG-71"]),
+    ("MIG-71,junk", ["MIG-71"]),
 ]
 
 
@@ -115,3 +141,24 @@ def test_a_card_that_cannot_be_read_keeps_its_index() -> None:
     cards = [Card(None, "unknown", ()), gpu("GPU-b1", "unknown")]
     assert visible(cards, {"CUDA_VISIBLE_DEVICES": "0"}).devices == ()
     assert visible(cards, {"CUDA_VISIBLE_DEVICES": "1"}).devices == cards[1].devices
+
+
+def test_the_names_that_drivers_before_r470_give_instances_are_obeyed() -> None:
+    uuids = ["MIG-GPU-c1/1/0", "MIG-GPU-c1/2/0"]
+    split = Card("GPU-c1", "A100", tuple(Device(uuid, "1g", None, "mig") for uuid in uuids))
+    cards = [gpu("GPU-b1"), split]
+    for text, expected in [
+        ("MIG-GPU-c1/2/0", uuids[1:]),
+        ("MIG-GPU-c1/2/0,MIG-GPU-c1/1/0", uuids[::-1]),
+        ("MIG-GPU-c1", []),  # both
+        ("MIG-GPU-c1/3/0", []),
+    ]:
+        found = visible(cards, {"CUDA_VISIBLE_DEVICES": text})
+        assert [device.uuid for device in found.devices] == expected
+
+
+@pytest.mark.parametrize("text", ["GPU-a,GPU-b1", "0,1"])
+def test_a_card_at_fault_does_not_end_the_list(text: str) -> None:
+    cards = [Card("GPU-a1", "H100", ()), gpu("GPU-b1")]
+    found = visible(cards, {"CUDA_VISIBLE_DEVICES": text})
+    assert (found.devices, found.problem) == (cards[1].devices, None)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aiotune.executors.base import Failed, Finished, Met, Observed, RunEvent, Started
+from aiotune.executors.base import Failed, Finished, GpuMeasured, Met, Observed, RunEvent, Started
 from aiotune.executors.wire import (
     FrameDecoder,
     WireError,
@@ -78,6 +78,7 @@ def test_encoding_is_strict_json() -> None:
         Met((RATE, KIND), {"rate": 0.5, "kind": None}, (KIND,), ((UNITS, UNITS),), True),
         Met((), {}, (), (), False),
         Observed(3, {"loss": math.inf, "gain": -math.inf, "accuracy": 0.1}),
+        GpuMeasured(3 * 2**30),
         Finished({"loss": 0.1}, best_step=4, is_stopped=True),
         Finished(),
         Failed(FailureKind.OUT_OF_MEMORY, "no memory", "Traceback ...", True, True, False),
@@ -122,6 +123,8 @@ def test_assignment_survives(tmp_path: Path) -> None:
         values={"rate": math.inf, "kind": None, "units": 3, "bias": True},
         space=(RATE, UNITS, KIND, Boolean("bias")),
         gpus=("GPU-1",),
+        gpu_memory=2**33,
+        gpu_fraction=0.25,
         cores=(0, 3),
         budget=Budget(9, 3, bracket=2, rung=1, iteration=1, is_last=False),
         is_discovery=True,

@@ -6,10 +6,14 @@ from pathlib import Path
 import pytest
 
 from aiotune.errors import ExecutorError
+from aiotune.executors.gpu_memory import MemoryLimit
 from aiotune.executors.keras_settings import KerasSettings, SessionSettings
 from aiotune.executors.main_module import MainModule
 from aiotune.executors.wire import FrameDecoder, encode_frame
-from aiotune.executors.world import World, device_variables, thread_variables
+from aiotune.executors.world import World, device_variables, memory_variables, thread_variables
+
+PREALLOCATE = "XLA_PYTHON_CLIENT_PREALLOCATE"
+FRACTION = "XLA_PYTHON_CLIENT_MEM_FRACTION"
 
 
 def test_gpus_are_shown_by_uuid() -> None:
@@ -28,6 +32,34 @@ def test_without_a_gpu_none_is_shown() -> None:
 def test_jax_is_not_sent_to_a_gpu_that_is_not_there(given: str, left: str) -> None:
     assert device_variables((), {"JAX_PLATFORMS": given})["JAX_PLATFORMS"] == left
     assert "JAX_PLATFORMS" not in device_variables(("GPU-a",), {"JAX_PLATFORMS": given})
+
+
+def test_jax_is_told_its_share_of_a_card_and_to_take_no_more_than_it_needs() -> None:
+    variables = memory_variables(MemoryLimit(2**30, 0.125), {})
+    assert variables == {PREALLOCATE: "false", FRACTION: "0.125000"}
+
+
+def test_who_has_a_whole_card_is_told_nothing() -> None:
+    assert memory_variables(None, {}) == {}
+
+
+def test_tensorflow_grows_where_its_share_cannot_be_told_in_bytes() -> None:
+    variables = memory_variables(MemoryLimit(None, 0.25), {})
+    assert variables[FRACTION] == "0.250000"
+    assert variables["TF_FORCE_GPU_ALLOW_GROWTH"] == "true"
+    assert FRACTION not in memory_variables(MemoryLimit(2**30, None), {})
+
+
+@pytest.mark.parametrize("name", [FRACTION, "XLA_CLIENT_MEM_FRACTION"])
+def test_a_fraction_that_the_user_has_set_for_jax_stays(name: str) -> None:
+    # JAX refuses to start with both names of it.
+    assert memory_variables(MemoryLimit(2**30, 0.25), {name: "0.5"}) == {PREALLOCATE: "false"}
+    assert FRACTION in memory_variables(MemoryLimit(2**30, 0.25), {name: ""})
+
+
+@pytest.mark.parametrize("name", [PREALLOCATE, "TF_FORCE_GPU_ALLOW_GROWTH"])
+def test_other_variables_of_memory_that_the_user_has_set_stay(name: str) -> None:
+    assert name not in memory_variables(MemoryLimit(None, 0.25), {name: "true"})
 
 
 def test_threads_follow_the_cores_unless_the_user_set_them() -> None:

@@ -21,11 +21,25 @@ class Capacity:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Lease:
-    """What one run holds until `release()`. Two leases are equal only if they are the same."""
+    """What one run holds until `release()`. Two leases are equal only if they are the same.
+
+    gpu_memory_bytes: what the run may take of its card, all in all, the context of its framework included;
+    None: all of it. gpu_fraction: the same as a part of the card's total, above 0 and below 1; None: the
+    run has its cards for itself. guards: descriptors of lock files, which the run's process must keep open
+    to its end.
+    """
 
     gpus: tuple[str, ...]  # UUIDs; none: the run must not touch a GPU
     cores: tuple[int, ...]  # ascending
     _give_back: Callable[[Lease], None] = field(repr=False)
+    gpu_memory_bytes: int | None = None
+    gpu_fraction: float | None = None
+    guards: tuple[int, ...] = ()
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether other runs may be on its card."""
+        return self.gpu_fraction is not None
 
     @property
     def names(self) -> tuple[str, ...]:

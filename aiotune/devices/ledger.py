@@ -4,7 +4,8 @@ Every search has a pool of its own, with its own GPUs to choose from and its own
 they lease from is one machine, so the pools of a process keep one ledger (`shared_ledger`). A pool has an
 `Account` in it.
 
-Who comes first. The pool with fewer leases; among equals, who asked first. A pool asks with `await`
+Who comes first. The pool of higher priority; among equals that with fewer leases (one that shares a card
+counts its part of it); among equals, who asked first. A pool asks with `await`
 (`Waiter`), or it asks without waiting, is refused, and asks again when it is called back: it then has a
 `Want` standing, its claim. A pool that does not listen (`subscribe`) has none. What a want that comes
 first could have now is set aside for it. A want that does not fit is passed by others, unless its pool
@@ -23,22 +24,25 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-import math
 import os
 import threading
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from functools import partial
+from types import MappingProxyType
 
-from aiotune.devices.account import Account, Waiter, Want
+from aiotune.devices.account import NEVER, Account, Holding, Waiter, ahead_of
+from aiotune.devices.base import SETTLING, Locks
+from aiotune.devices.cards import Cards
 from aiotune.devices.lease import Lease
-from aiotune.devices.offer import Choice, Offer, Request, Taken
+from aiotune.devices.offer import Offer, Request
+from aiotune.devices.reasons import why_refused
 from aiotune.devices.run_memory import RunMemory
+from aiotune.devices.taken import Choice, Taken
 
 __all__ = ["Ledger", "shared_ledger"]
 
 logger = logging.getLogger("aiotune.devices")
-
-_NEVER = math.inf  # a ticket after all others
 
 
 class Ledger:
@@ -59,13 +63,23 @@ class Ledger:
         self._numbers = itertools.count()
         self._tickets = itertools.count()
         self._memory_bytes = 0  # what was available when last none of our runs used any
+        self._cards = Cards()
 
-    def open(self, offer: Offer, most: int, available_bytes: int | None) -> Account:
+    def open(
+        self,
+        offer: Offer,
+        most: int,
+        available_bytes: int | None,
+        *,
+        most_shared: int | None = None,
+        priority: int = 0,
+    ) -> Account:
         """Return the account of a new pool. available_bytes: memory; None: it is no bound."""
         with self.lock:
             memory = None if available_bytes is None else RunMemory(self._at_hand(available_bytes))
-            account = Account(offer, most, memory)
+            account = Account(offer, most, memory, most_shared=most_shared, priority=priority)
             self._accounts[next(self._numbers)] = account
+            weakref.finalize(account, self._unlock_orphans).atexit = False
             return account
 
     def _at_hand(self, available_bytes: int) -> int:
@@ -82,10 +96,20 @@ class Ledger:
     def taken(self) -> Taken:
         """Return what all leases hold."""
         with self.lock:
-            taken = Taken()
+            taken = Taken(withheld=dict(self._cards.withheld), others=dict(self._cards.others))
             for account in self._accounts.values():
                 account.hold(taken)
             return taken
+
+    def _unlock_orphans(self) -> None:
+        """Let other processes have the cards of leases that went with their pool."""
+        with self.lock:
+            orphans = [uuid for uuid in self._cards.leased if not self.lease_count(uuid)]
+            vacated = self._cards.vacate(orphans)
+        for call in vacated:
+            _call(call)
+        if orphans:
+            self.settle()
 
     @property
     def is_in_use(self) -> bool:
@@ -95,17 +119,102 @@ class Ledger:
                 each.leases or each.waiters or each.callbacks for each in self._accounts.values()
             )
 
+    # --- cards that are withheld ---
+
+    @property
+    def locks(self) -> Locks | None:
+        """Where the first lease of a card in this process takes a lock, which its last release drops."""
+        return self._cards.locks
+
+    @locks.setter
+    def locks(self, locks: Locks | None) -> None:
+        with self.lock:
+            self._cards.locks = locks
+
+    @property
+    def withheld(self) -> Mapping[str, str]:
+        """The cards that get no new lease, by UUID, each with the reason in words."""
+        with self.lock:
+            return MappingProxyType(dict(self._cards.withheld))
+
+    def withhold(self, uuid: str, reason: str) -> None:
+        """Give the card no new lease from now on. Leases in progress stay."""
+        with self.lock:
+            self._cards.withheld[uuid] = reason
+            if reason != SETTLING:
+                self._cards.settled(uuid)
+
+    def restore(self, uuid: str) -> None:
+        """Lease the card again, if it was withheld."""
+        with self.lock:
+            was_withheld = self._cards.withheld.pop(uuid, None) is not None
+            self._cards.settled(uuid)
+        if was_withheld:
+            self.settle()
+
+    def lease_count(self, uuid: str) -> int:
+        """Return how many leases hold the card, or a part of it."""
+        with self.lock:
+            return sum(
+                uuid in lease.gpus
+                for account in self._accounts.values()
+                for lease in tuple(account.leases)  # the garbage collector may end one here
+            )
+
+    def note_used(self, uuid: str, used_bytes: int | None) -> None:
+        """Take note of how much of a card's memory is in use; None: not known.
+
+        What is more than its leases may take, where they share it, is missing to further ones.
+        """
+        with self.lock:
+            use = self.taken().cards.get(uuid)
+            is_shared = use is not None and not use.is_closed
+            others = max(0, (used_bytes or 0) - use.memory_bytes) if use and is_shared else 0
+            before = self._cards.others.pop(uuid, 0)
+            if others:
+                self._cards.others[uuid] = others
+        if others < before:
+            self.settle()
+
+    def is_wanted(self, uuids: Collection[str]) -> bool:
+        """Return whether somebody who may have one of these cards was refused a GPU, and still wants it."""
+        with self.lock:
+            return any(
+                want.request.gpus and any(each.uuid in uuids for each in account.offer.devices)
+                for account in self._accounts.values()
+                for want in account.wants
+            )
+
+    def tend(self, uuids: Iterable[str], vacated: Callable[[str], object]) -> Callable[[], None]:
+        """Watch over cards until the returned function is called.
+
+        While somebody does, the release of a card's last lease withholds it (SETTLING) and calls
+        `vacated(uuid)`, from the releasing thread and without the lock; `restore` is then up to the watch.
+        Until then, or until another reason is found, other processes do not get the card either. When nobody
+        watches a card any more, it is not withheld any more.
+        """
+        with self.lock:
+            tender = self._cards.tend(uuids, vacated)
+
+        def leave() -> None:
+            with self.lock:
+                is_loosened = self._cards.leave(tender)
+            if is_loosened:
+                self.settle()
+
+        return leave
+
     # --- asking ---
 
     def has_room(self, account: Account, request: Request) -> bool:
         """Return whether the request could be served now."""
         with self.lock:
-            has_room = self._decide(account, request, _age(account)) is not None
+            has_room = self._decide(account, request, account.age) is not None
             is_loosened = False
             if not has_room or not account.leases:
-                self._stake(account, request)
+                account.stake(request, self._tickets)
             else:
-                is_loosened = _drop_claim(account)
+                is_loosened = account.drop_claim()
         if is_loosened:
             self.settle(but=account)
         return has_room
@@ -113,11 +222,13 @@ class Ledger:
     def take(self, account: Account, request: Request) -> Lease | None:
         """Return a lease of all of the request, or None if some of it is taken or set aside."""
         with self.lock:
-            lease = self._grant(account, request, _age(account))
+            lease = self._grant(account, request, account.age)
             if lease is None:
-                self._stake(account, request)
+                account.note_refused(request)
+                account.stake(request, self._tickets)
                 return None
-            is_loosened = _loosen(account)
+            account.note_taken(request)
+            is_loosened = account.loosen()
         if is_loosened:
             self.settle(but=account)
         return lease
@@ -131,7 +242,7 @@ class Ledger:
             if lease is None:
                 waiter = Waiter(request, ticket, loop=loop, future=loop.create_future())
                 account.waiters.append(waiter)
-            is_loosened = lease is not None and _loosen(account)
+            is_loosened = lease is not None and account.loosen()
         if is_loosened:
             self.settle(but=account)
         if lease is not None:
@@ -141,6 +252,11 @@ class Ledger:
         except BaseException:
             self._withdraw(account, waiter)
             raise
+
+    def why(self, account: Account, request: Request) -> str:
+        """Return in words why the request cannot be served now."""
+        with self.lock:
+            return why_refused(account, request, self.taken())
 
     def _withdraw(self, account: Account, waiter: Waiter) -> None:
         """Forget a waiter that was cancelled, be it before or after it was served."""
@@ -161,7 +277,7 @@ class Ledger:
         def leave() -> None:
             with self.lock:
                 account.callbacks.pop(token, None)
-                is_loosened = not account.callbacks and _drop_claim(account)
+                is_loosened = not account.callbacks and account.drop_claim()
             if is_loosened:
                 self.settle(but=account)
 
@@ -175,6 +291,9 @@ class Ledger:
         To be called whenever more may be free than before, without the lock.
         """
         with self.lock:
+            for account in self._accounts.values():
+                if account is not but:  # that one is in the midst of asking
+                    account.refused.clear()
             served = list(self._serve())
             listeners = [
                 (account, callback)
@@ -188,46 +307,77 @@ class Ledger:
         for account, callback in listeners:
             if not _call(callback):  # who cannot hear would keep its claim for ever
                 with self.lock:
-                    is_loosened |= _drop_claim(account)
+                    is_loosened |= account.drop_claim()
         if is_loosened:
             self.settle()
 
     def _serve(self) -> Iterator[Waiter]:
         """Grant what can be granted, and yield who was served. Needs the lock."""
-        while True:
-            queue = [
-                (waiter, account)
-                for account in self._accounts.values()
-                for waiter in account.waiters
-            ]
-            for waiter, account in sorted(queue, key=lambda each: each[0].ticket):
-                waiter.lease = self._grant(account, waiter.request, waiter.ticket)
-                if waiter.lease is not None:
-                    account.waiters.remove(waiter)
-                    yield waiter
-                    break  # a pool with one lease more has another place in the order
-            else:
-                return
+        while (waiter := self._serve_one()) is not None:
+            yield waiter
+
+    def _serve_one(self) -> Waiter | None:
+        """Grant to the first that can be served: then its pool has another place in the order."""
+        queue = [
+            (waiter, account) for account in self._accounts.values() for waiter in account.waiters
+        ]
+        refused: set[tuple[Account, Request]] = (
+            set()
+        )  # what an older waiter did not get, no other does
+        for waiter, account in sorted(queue, key=lambda each: each[0].ticket):
+            if (account, waiter.request) in refused:
+                continue
+            waiter.lease = self._grant(account, waiter.request, waiter.ticket)
+            if waiter.lease is not None:
+                account.waiters.remove(waiter)
+                return waiter
+            refused.add((account, waiter.request))
+        return None
 
     # --- deciding; all of this needs the lock ---
 
     def _grant(self, account: Account, request: Request, ticket: float) -> Lease | None:
-        choice = self._decide(account, request, ticket)
+        choice = self._choose_unlocked(account, request, ticket)
         if choice is None:
             return None
-
-        def give_back(lease: Lease) -> None:
-            with self.lock:
-                if lease not in account.leases:
-                    return
-                if account.claim is not None and account.is_full:
-                    account.claim.ticket = next(self._tickets)  # till now it waited for itself only
-                del account.leases[lease]
-            self.settle()
-
-        lease = Lease(choice.gpus, choice.cores, give_back)
-        account.leases[lease] = next(self._tickets) if ticket == _NEVER else ticket
+        lease = Lease(
+            choice.gpus,
+            choice.cores,
+            partial(self._give_back, account),
+            None if choice.part is None else choice.part.memory_bytes,
+            None if choice.part is None else choice.part.memory_fraction,
+            self._cards.guards(choice.gpus),
+        )
+        place = next(self._tickets) if ticket == NEVER else ticket
+        account.leases[lease] = Holding(choice, place)
+        account.note_ticket(ticket)
         return lease
+
+    def _choose_unlocked(self, account: Account, request: Request, ticket: float) -> Choice | None:
+        """Return what serves the request now, with the locks of its cards taken."""
+        passed_over: list[str] = []
+        try:
+            while (choice := self._decide(account, request, ticket)) is not None:
+                refused = self._cards.refused_lock(choice.gpus)
+                if refused is None:
+                    return choice
+                passed_over.append(refused)
+            return None
+        finally:
+            self._cards.reconsider(passed_over)
+
+    def _give_back(self, account: Account, lease: Lease) -> None:
+        """Take back a lease, from any thread. Does not need the lock."""
+        with self.lock:
+            if lease not in account.leases:
+                return
+            if account.claim is not None and account.is_full(account.claim.request):
+                account.claim.ticket = next(self._tickets)  # till now it waited for itself only
+            del account.leases[lease]
+            vacated = self._cards.vacate(uuid for uuid in lease.gpus if not self.lease_count(uuid))
+        for call in vacated:
+            _call(call)
+        self.settle()
 
     def _decide(self, account: Account, request: Request, ticket: float) -> Choice | None:
         """Return what would serve the request now, beside those who come first."""
@@ -235,58 +385,17 @@ class Ledger:
         choice = account.choose(request, taken)
         if choice is None:
             return None
-        oldest_lease = min(account.leases.values(), default=_NEVER)
-        ahead = self._ahead_of(account, ticket)
+        oldest_lease = min((each.ticket for each in account.leases.values()), default=NEVER)
+        ahead = ahead_of(self._accounts.values(), account, ticket)
         for want, other, further in ahead:
             may_gather = want.ticket < oldest_lease
             other.set_aside(want.request, taken, further=further, may_gather=may_gather)
+        passed = account.set_aside_passed(request, ticket, taken)
         choice = account.choose(request, taken)
         if choice is None:
-            for want, _, _ in ahead:
+            for want in (*(each[0] for each in ahead), *passed):
                 want.has_held_up = True
         return choice
-
-    def _ahead_of(self, account: Account, ticket: float) -> list[tuple[Want, Account, int]]:
-        """Return the wants of other accounts that come first, the first of all in front.
-
-        The second want of an account stands as if the first had its lease already, and so on.
-        """
-        own_place = (len(account.leases), ticket)
-        ahead = [
-            ((len(other.leases) + further, want.ticket), want, other, further)
-            for other in self._accounts.values()
-            if other is not account
-            for further, want in enumerate(other.wants)
-        ]
-        ahead = [each for each in ahead if each[0] < own_place]
-        ahead.sort(key=lambda each: each[0])
-        return [each[1:] for each in ahead]
-
-    def _stake(self, account: Account, request: Request) -> None:
-        """Note what an account wants that will ask again; the first that it asks for stands."""
-        if account.claim is None and account.callbacks:
-            account.claim = Want(request, next(self._tickets))
-
-
-def _age(account: Account) -> float:
-    return _NEVER if account.claim is None else account.claim.ticket
-
-
-def _drop_claim(account: Account) -> bool:
-    """Return whether the claim held somebody up."""
-    claim, account.claim = account.claim, None
-    return claim is not None and claim.has_held_up
-
-
-def _loosen(account: Account) -> bool:
-    """Note that an account was served without waiting: it has no claim, and its waiters come later.
-
-    Return whether one of them held somebody up.
-    """
-    has_held_up = [waiter.has_held_up for waiter in account.waiters]
-    for waiter in account.waiters:
-        waiter.has_held_up = False
-    return _drop_claim(account) or any(has_held_up)
 
 
 def _call(callback: Callable[[], object]) -> bool:

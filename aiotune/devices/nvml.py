@@ -1,27 +1,44 @@
-"""Discovery of GPUs and MIG instances: the only file that imports NVML or asks it by index.
-
-Whatever NVML does, discovery ends with the devices that can be used and a line that says what is
-missing; a broken driver must not stop a search that could use the processor.
-"""
+"""NVML: the module that talks to it, a session with it, and its errors. Nobody else imports it."""
 
 # ruff: noqa: N802 (NVML names its functions)
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
-from typing import Any, Protocol, cast
+import logging
+from collections.abc import Callable, Iterator
+from typing import Any, ParamSpec, Protocol, TypeVar, cast
 
-from aiotune.devices.device import Card, Device, Discovery
-from aiotune.devices.visible import visible
+__all__ = ["Asker", "Handle", "Nvml", "code", "errors", "load", "reason", "session", "text"]
 
-__all__ = ["Nvml", "discover"]
+logger = logging.getLogger("aiotune.devices")
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 Handle = Any  # opaque: NVML's pointer to a card or an instance
 
-# Where NVML's own words do not say what to do. Keys are nvmlReturn_t.
+# Keys and members are nvmlReturn_t.
+_ABSENT = {  # this card or driver has no such thing
+    3,  # NOT_SUPPORTED
+    6,  # NOT_FOUND
+    13,  # FUNCTION_NOT_FOUND
+}
+_BROKEN = {  # whatever was asked: the card cannot be used, or the driver, or the session
+    1,  # UNINITIALIZED
+    9,  # DRIVER_NOT_LOADED
+    12,  # LIBRARY_NOT_FOUND
+    15,  # GPU_IS_LOST
+    16,  # RESET_REQUIRED
+    18,  # LIB_RM_VERSION_MISMATCH
+    28,  # GPU_NOT_FOUND
+}
+# Where NVML's own words do not say what to do.
 _HINTS = {
     9: "the NVIDIA driver is not loaded",
     12: "no NVIDIA driver library was found on this machine",
+    13: "the NVIDIA driver's library lacks what is needed: it is a stub, or very old",
+    15: "the GPU has fallen off the bus, or was taken away",
+    16: "the GPU has to be reset: nvidia-smi --gpu-reset, or restart the machine",
     18: "the driver was updated under the running kernel: restart the machine",
 }
 
@@ -34,155 +51,104 @@ class Nvml(Protocol):
     @property
     def NVML_ERROR_NO_PERMISSION(self) -> int: ...
     @property
-    def NVML_ERROR_NOT_SUPPORTED(self) -> int: ...
-    @property
-    def NVML_ERROR_NOT_FOUND(self) -> int: ...
-    @property
-    def NVML_ERROR_FUNCTION_NOT_FOUND(self) -> int: ...
+    def nvmlMemory_v2(self) -> int: ...
 
     def nvmlInit(self) -> None: ...
     def nvmlShutdown(self) -> None: ...
     def nvmlDeviceGetCount(self) -> int: ...
-    def nvmlDeviceGetHandleByIndex(self, index: int) -> Handle: ...
-    def nvmlDeviceGetUUID(self, handle: Handle) -> str | bytes: ...
-    def nvmlDeviceGetName(self, handle: Handle) -> str | bytes: ...
-    def nvmlDeviceGetMemoryInfo(self, handle: Handle) -> Any: ...
-    def nvmlDeviceGetMigMode(self, handle: Handle) -> Any: ...
-    def nvmlDeviceGetMaxMigDeviceCount(self, handle: Handle) -> int: ...
-    def nvmlDeviceGetMigDeviceHandleByIndex(self, handle: Handle, index: int) -> Handle: ...
+    def nvmlDeviceGetHandleByIndex(self, index: int, /) -> Handle: ...
+    def nvmlDeviceGetHandleByUUID(self, uuid: str, /) -> Handle: ...
+    def nvmlDeviceGetUUID(self, handle: Handle, /) -> str | bytes: ...
+    def nvmlDeviceGetName(self, handle: Handle, /) -> str | bytes: ...
+    def nvmlDeviceGetMemoryInfo(self, handle: Handle, version: int | None = None, /) -> Any: ...
+    def nvmlDeviceGetTotalEccErrors(self, handle: Handle, kind: int, counter: int, /) -> int: ...
+    def nvmlDeviceGetRemappedRows(self, handle: Handle, /) -> Any: ...
+    def nvmlDeviceGetFieldValues(self, handle: Handle, fields: list[int], /) -> Any: ...
+    def nvmlDeviceGetMigMode(self, handle: Handle, /) -> Any: ...
+    def nvmlDeviceGetMaxMigDeviceCount(self, handle: Handle, /) -> int: ...
+    def nvmlDeviceGetMigDeviceHandleByIndex(self, handle: Handle, index: int, /) -> Handle: ...
+    def nvmlDeviceGetDeviceHandleFromMigDeviceHandle(self, handle: Handle, /) -> Handle: ...
+    def nvmlDeviceGetGpuInstanceId(self, handle: Handle, /) -> int: ...
+    def nvmlDeviceGetTopologyCommonAncestor(self, one: Handle, other: Handle, /) -> int: ...
+    def nvmlDeviceGetP2PStatus(self, one: Handle, other: Handle, capability: int, /) -> int: ...
+    def nvmlDeviceGetComputeRunningProcesses_v3(self, handle: Handle, /) -> Any: ...
+    def nvmlDeviceGetComputeRunningProcesses_v2(self, handle: Handle, /) -> Any: ...
+    def nvmlDeviceGetGraphicsRunningProcesses_v3(self, handle: Handle, /) -> Any: ...
+    def nvmlDeviceGetGraphicsRunningProcesses_v2(self, handle: Handle, /) -> Any: ...
+    def nvmlDeviceGetUtilizationRates(self, handle: Handle, /) -> Any: ...
+    def nvmlDeviceGetPowerUsage(self, handle: Handle, /) -> int: ...
+    def nvmlDeviceGetTotalEnergyConsumption(self, handle: Handle, /) -> int: ...
+    def nvmlEventSetCreate(self) -> Any: ...
+    def nvmlEventSetFree(self, events: Any, /) -> None: ...
+    def nvmlDeviceRegisterEvents(self, handle: Handle, kinds: int, events: Any, /) -> None: ...
+    def nvmlEventSetWait_v2(self, events: Any, milliseconds: int, /) -> Any: ...
 
 
-def discover(environment: Mapping[str, str], *, nvml: Nvml | None = None) -> Discovery:
-    """Return the devices that the caller may use.
-
-    It blocks, for seconds if the driver sleeps: call it in a thread.
-
-    environment: the caller's; its CUDA_VISIBLE_DEVICES is obeyed. nvml: the module, unless a test
-    has its own.
-    """
-    try:
-        nvml = nvml or _load()
-    except ImportError as error:
-        return Discovery((), f"the package nvidia-ml-py cannot be imported: {error}")
-    reader = _Reader(nvml)
-    try:
-        with _session(nvml):
-            cards = reader.cards()
-    except reader.errors as error:
-        return Discovery((), f"NVML: {_reason(error)}")
-    if not cards:
-        return Discovery((), "; ".join(reader.problems) or "NVML finds no GPU on this machine")
-    found = visible(cards, environment)
-    problems = [*reader.problems, *([found.problem] if found.problem else [])]
-    return Discovery(found.devices, "; ".join(problems) or None)
-
-
-def _load() -> Nvml:
+def load() -> Nvml:
+    """Return the real module. ImportError: it is not there, or broken."""
     import pynvml
 
     return cast("Nvml", pynvml)
 
 
 @contextlib.contextmanager
-def _session(nvml: Nvml) -> Iterator[None]:
+def session(nvml: Nvml) -> Iterator[None]:
+    """Hold NVML open. It raises what `errors` names; closing raises nothing."""
     nvml.nvmlInit()
     try:
         yield
     finally:
-        with contextlib.suppress(*_errors(nvml)):
+        with contextlib.suppress(*errors(nvml)):
             nvml.nvmlShutdown()
 
 
-class _Reader:
-    """Reads cards one by one; what is wrong with one is noted and does not touch the others."""
+class Asker:
+    """Asks NVML, and tells what has no answer here from what a fault keeps from being answered."""
 
     def __init__(self, nvml: Nvml) -> None:
-        self._nvml = nvml
-        self.errors = _errors(nvml)
-        self.problems: list[str] = []
+        self.nvml = nvml
+        self.errors = errors(nvml)
+        self._told: set[tuple[str, int | None]] = set()
 
-    def cards(self) -> list[Card]:
-        """Return the cards in NVML's order, which is that of the PCI bus."""
-        cards = (self._card(index) for index in range(self._nvml.nvmlDeviceGetCount()))
-        return [card for card in cards if card is not None]
+    def known(self, query: Callable[P, T], *arguments: P.args, **options: P.kwargs) -> T | None:
+        """Return the answer, or None where this card or driver has no such thing.
 
-    def _card(self, index: int) -> Card | None:
-        """Return the card, or None if it is somebody else's, so that CUDA does not count it either.
-
-        So it is in a job whose cgroup holds some of the machine's cards, as Slurm makes them.
+        Every other error is raised: for what a device cannot be used without.
         """
-        nvml = self._nvml
         try:
-            handle = nvml.nvmlDeviceGetHandleByIndex(index)
-        except self.errors as error:
-            self._note(f"GPU {index} of nvidia-smi", error)
-            if _code(error) == nvml.NVML_ERROR_NO_PERMISSION:
-                return None
-            return Card(None, "unknown", ())
-        try:
-            uuid = _text(nvml.nvmlDeviceGetUUID(handle))
-            name = self._name(handle)
-            if not self._is_split(handle):
-                return Card(uuid, name, (Device(uuid, name, self._memory(handle)),))
-            return Card(uuid, name, self._instances(handle, uuid))
-        except self.errors as error:
-            self._note(f"GPU {index} of nvidia-smi", error)
-            return Card(None, "unknown", ())
-
-    def _is_split(self, handle: Handle) -> bool:
-        """Return whether MIG is on: then the card itself is no device, its instances are."""
-        mode = self._known(self._nvml.nvmlDeviceGetMigMode, handle)
-        return mode is not None and mode[0] == 1  # NVML_DEVICE_MIG_ENABLE
-
-    def _instances(self, card: Handle, uuid: str) -> tuple[Device, ...]:
-        places = range(self._nvml.nvmlDeviceGetMaxMigDeviceCount(card))
-        found = (self._instance(card, place, uuid) for place in places)
-        instances = tuple(device for device in found if device is not None)
-        if not instances:
-            self.problems.append(f"{uuid} has MIG on, but no instance: create one, or turn MIG off")
-        return instances
-
-    def _instance(self, card: Handle, place: int, uuid: str) -> Device | None:
-        """Return the instance, or None if the place is empty, as most are, or cannot be read."""
-        nvml = self._nvml
-        try:
-            handle = self._known(nvml.nvmlDeviceGetMigDeviceHandleByIndex, card, place)
-            if handle is None:
-                return None
-            own = _text(nvml.nvmlDeviceGetUUID(handle))
-            return Device(own, self._name(handle), self._memory(handle), "mig")
-        except self.errors as error:
-            self._note(f"a MIG instance of {uuid}", error)
-            return None
-
-    def _name(self, handle: Handle) -> str:
-        name = self._known(self._nvml.nvmlDeviceGetName, handle)
-        return "unknown" if name is None else _text(name)
-
-    def _memory(self, handle: Handle) -> int | None:
-        memory = self._known(self._nvml.nvmlDeviceGetMemoryInfo, handle)
-        return None if memory is None else int(memory.total) or None
-
-    def _known(self, query: Any, *arguments: Any) -> Any:
-        """Return the answer of a query, or None where this card or driver has none to give."""
-        nvml = self._nvml
-        silent = {
-            nvml.NVML_ERROR_NOT_SUPPORTED,
-            nvml.NVML_ERROR_NOT_FOUND,
-            nvml.NVML_ERROR_FUNCTION_NOT_FOUND,
-        }
-        try:
-            return query(*arguments)
-        except nvml.NVMLError as error:
-            if _code(error) in silent:
+            return query(*arguments, **options)
+        except self.nvml.NVMLError as error:
+            if self.is_absent(error):
                 return None
             raise
 
-    def _note(self, what: str, error: Exception) -> None:
-        self.problems.append(f"{what} cannot be used: {_reason(error)}")
+    def is_absent(self, error: Exception) -> bool:
+        """Return whether an error says that this card or driver has no such thing."""
+        return code(error) in _ABSENT
+
+    def optional(self, query: Callable[P, T], *arguments: P.args, **options: P.kwargs) -> T | None:
+        """Return the answer, or None if there is none, for whatever reason.
+
+        Only what says that the card cannot be used, or the driver, is raised: for figures that are
+        good to have. Laptops, for one, answer "unknown error" to the question for power.
+        """
+        try:
+            return query(*arguments, **options)
+        except self.errors as error:
+            if code(error) in _BROKEN:
+                raise
+            self._tell(getattr(query, "__name__", "a query"), error)
+            return None
+
+    def _tell(self, name: str, error: Exception) -> None:
+        """Log why something is not known, once; that the card or driver has no such thing is no news."""
+        if self.is_absent(error) or (name, code(error)) in self._told:
+            return
+        self._told.add((name, code(error)))
+        logger.debug("%s has no answer: %s", name, reason(error))
 
 
-def _errors(nvml: Nvml) -> tuple[type[Exception], ...]:
+def errors(nvml: Nvml) -> tuple[type[Exception], ...]:
     """Return what NVML and its binding raise.
 
     OSError: the library does not load. AttributeError: a binding that is older than the driver.
@@ -191,17 +157,21 @@ def _errors(nvml: Nvml) -> tuple[type[Exception], ...]:
     return (nvml.NVMLError, OSError, AttributeError, ValueError)
 
 
-def _code(error: Exception) -> int | None:
+def code(error: Exception | None) -> int | None:
+    """Return the nvmlReturn_t of an error; None if it is none of NVML's, or there is none."""
     return getattr(error, "value", None)
 
 
-def _reason(error: Exception) -> str:
+def reason(error: Exception) -> str:
     """Return NVML's words, in one line, with a hint where they need one."""
-    words = " ".join(str(error).split()) or type(error).__name__
-    hint = _HINTS.get(_code(error) or 0)
+    try:
+        words = " ".join(str(error).split()) or type(error).__name__
+    except ValueError:  # NVML is asked for the words, and a stub's may not decode
+        words = f"error {code(error)}"
+    hint = _HINTS.get(code(error) or 0)
     return f"{hint} ({words})" if hint else words
 
 
-def _text(answer: str | bytes) -> str:
-    """Old bindings answer in bytes."""
+def text(answer: str | bytes) -> str:
+    """Return an answer as text: old bindings answer in bytes."""
     return answer.decode() if isinstance(answer, bytes) else answer

@@ -4,56 +4,46 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 
 from aiotune.devices.cores import equal_shares, pick_cores
 from aiotune.devices.device import Device
+from aiotune.devices.parts import Part, Share, runs_on, share_of
+from aiotune.devices.placement import place_shared, place_whole, size_of, to_empty
+from aiotune.devices.taken import Choice, Taken
 from aiotune.errors import DeviceError, FatalValueError
 from aiotune.resources import Resources
 
-__all__ = ["Choice", "Offer", "Request", "Taken", "gibibytes"]
+__all__ = ["Offer", "Request", "counted", "gibibytes"]
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """`Resources` with every choice made. `is_share`: the cores were left to the pool."""
+    """`Resources` with every choice made.
+
+    gpus: cards. gpu_memory_bytes: what each must have in total. is_share: the cores were left to the pool.
+    share: the part of its only card; None: whole cards.
+    """
 
     gpus: int
     gpu_memory_bytes: int
     cpus: int
     is_share: bool
+    share: Share | None = None
 
-
-@dataclass(frozen=True, slots=True)
-class Choice:
-    """Devices for one lease."""
-
-    gpus: tuple[str, ...] = ()  # UUIDs
-    cores: tuple[int, ...] = ()
-
-
-@dataclass(slots=True)
-class Taken:
-    """What is not free: it is leased, or set aside for somebody."""
-
-    gpus: set[str] = field(default_factory=set)
-    cores: set[int] = field(default_factory=set)  # where a lease has them for itself
-    load: Counter[int] = field(default_factory=Counter)  # leases on each core, of every kind
-    memory_bytes: int = 0  # of the runs that memory bounds
-
-    def add(self, gpus: Sequence[str], cores: Sequence[int], *, is_exclusive: bool) -> None:
-        self.gpus.update(gpus)
-        self.load.update(cores)
-        if is_exclusive:
-            self.cores.update(cores)
+    def with_need(self, memory_bytes: int) -> Request:
+        """Return the request for so much memory of a card, if it was left to what earlier runs took."""
+        if self.share is None or not self.share.is_open:
+            return self
+        return replace(self, gpu_memory_bytes=memory_bytes, share=Share(None, memory_bytes))
 
 
 class Offer:
     """The devices and cores that a pool leases from.
 
-    shares: in how many equal parts the cores are divided. is_exclusive: a core is in one lease at
-    most; else leases overlap in their cores, and neither wait for cores nor keep others from them.
-    problem: why there are no (more) devices.
+    shares: in how many equal parts the cores are divided. most_shares: in how many at most where runs share
+    cards. is_exclusive: a core is in one lease at most; else leases overlap in their cores, and neither wait
+    for cores nor keep others from them. problem: why there are no (more) devices.
     """
 
     def __init__(
@@ -62,6 +52,7 @@ class Offer:
         cores: Sequence[int],
         *,
         shares: int,
+        most_shares: int | None = None,
         is_exclusive: bool,
         problem: str | None = None,
     ) -> None:
@@ -71,21 +62,41 @@ class Offer:
         self.cores = tuple(cores)
         self.is_exclusive = is_exclusive
         self._shares = equal_shares(cores, min(shares, len(cores)))
+        self._most_shares = max(shares, most_shares or 0)
         self._problem = problem
 
     def resolve(self, resources: Resources) -> Request:
         """Return what the resources mean here; DeviceError if they can never be had."""
-        gpus = resources.gpus
-        if gpus is None:
-            gpus = 1 if self.devices or resources.gpu_memory_bytes else 0
-        share = len(self.cores) // len(self._shares)
-        cpus = resources.cpus or min(share * max(1, gpus), len(self.cores))
-        request = Request(gpus, resources.gpu_memory_bytes, cpus, resources.cpus is None)
+        share = share_of(resources)
+        gpus = self._count_of(resources)
+        cpus = resources.cpus or self._equal_cores(gpus, share)
+        is_share = resources.cpus is None
+        request = Request(gpus, resources.gpu_memory_bytes, cpus, is_share, share)
         self._refuse_impossible(request)
         return request
 
+    def _count_of(self, resources: Resources) -> int:
+        match resources.gpus:
+            case int() as gpus:
+                return gpus
+            case None:
+                return 1 if self.devices or resources.gpu_memory_bytes else 0
+            case _:
+                return 1
+
+    def _equal_cores(self, gpus: int, share: Share | None) -> int:
+        """Return how many cores are an equal share of the machine: for each card, or for a part of one."""
+        whole = len(self.cores) // len(self._shares)
+        if share is None:
+            return min(whole * max(1, gpus), len(self.cores))
+        # The card that most runs share decides: which card a run gets must not change its number of threads.
+        counts = [runs_on(device, share) for device in self.devices]
+        on_each = max((count or self._most_shares for count in counts), default=1)
+        parts = min(self._most_shares, on_each * len(self._shares))
+        return max(1, len(self.cores) // parts)
+
     def free_gpus(self, taken: Taken) -> tuple[str, ...]:
-        return tuple(device.uuid for device in self._free_devices(taken))
+        return tuple(device.uuid for device in self.devices if taken.is_free(device))
 
     def free_cores(self, taken: Taken) -> tuple[int, ...]:
         """Return the cores that no lease has for itself; where leases overlap, that none is on."""
@@ -94,30 +105,61 @@ class Offer:
 
     def choose(self, request: Request, taken: Taken) -> Choice | None:
         """Return devices for all of the request, or None if some of it is taken."""
-        gpus = self._choose_gpus(request, taken)
-        cores = self._choose_cores(request, taken)
-        if len(gpus) < request.gpus or cores is None:
+        placed = self.place(request, taken)
+        cores = self.choose_cores(request, taken)
+        if placed is None or cores is None:
             return None
-        return Choice(gpus, cores)
+        gpus, part = placed
+        return Choice(gpus, cores, part)
 
     def gather(self, request: Request, taken: Taken) -> Choice:
-        """Return what is free of a request that cannot be served as a whole.
+        """Return what is free of a request that cannot be served as a whole, and what will be.
 
-        First GPUs; cores only when the GPUs are complete, so that none idles for a run that waits
-        for a GPU.
+        First GPUs, and shared ones that nobody should join any more; cores only when the GPUs are complete, so
+        that none idles for a run that waits for a GPU. Nothing for a request that cannot be served even when
+        all leases have ended.
         """
-        gpus = self._choose_gpus(request, taken)
-        if len(gpus) < request.gpus:
-            return Choice(gpus)
-        return Choice(gpus, self.free_cores(taken)[: request.cpus])
+        soon = taken.soon()
+        if self.choose(request, Taken(withheld=soon.withheld)) is None:
+            return Choice()
+        placed = self.place(request, taken)
+        if placed is not None:
+            gpus, part = placed
+            return Choice(gpus, self.free_cores(taken)[: request.cpus], part)
+        fitting = self.fitting(request)
+        is_whole = request.share is None or request.share.is_open
+        free = place_whole(filter(soon.is_free, fitting), request.gpus) if is_whole else ()
+        emptying = to_empty(fitting, request.gpus - len(free), taken)
+        return Choice(tuple(device.uuid for device in (*free, *emptying)))
 
-    def _choose_gpus(self, request: Request, taken: Taken) -> tuple[str, ...]:
-        """Return as many as there are, the smallest that fit: the large ones are left for larger requests."""
-        fitting = [device for device in self._free_devices(taken) if _fits(device, request)]
-        fitting.sort(key=_size)
-        return tuple(device.uuid for device in fitting[: request.gpus])
+    def place(self, request: Request, taken: Taken) -> tuple[tuple[str, ...], Part | None] | None:
+        """Return the cards for a request, and the part of a shared one; None if there are too few now."""
+        fitting = self.fitting(request)
+        if request.share is not None:
+            placed = place_shared(fitting, request.share, taken)
+            return None if placed is None else ((placed[0].uuid,), placed[1])
+        cards = place_whole(filter(taken.is_free, fitting), request.gpus)
+        if len(cards) < request.gpus:
+            return None
+        return tuple(device.uuid for device in cards), None
 
-    def _choose_cores(self, request: Request, taken: Taken) -> tuple[int, ...] | None:
+    def fitting(self, request: Request) -> list[Device]:
+        """Return the cards that are large enough. What is more than any has asks for the largest.
+
+        That may be what earlier runs took and somewhat more; who wrote it was told that it is impossible.
+        """
+        devices = self._of_kind(request)
+        asked = min(request.gpu_memory_bytes, max(map(size_of, devices), default=0))
+        return [device for device in devices if size_of(device) >= asked]
+
+    def _of_kind(self, request: Request) -> Sequence[Device]:
+        """Return the devices that may serve a request. CUDA uses one MIG instance in a process, not several."""
+        if request.gpus < 2:
+            return self.devices
+        return [device for device in self.devices if device.kind != "mig"]
+
+    def choose_cores(self, request: Request, taken: Taken) -> tuple[int, ...] | None:
+        """Return the cores for a request, or None if there are too few now."""
         if not self.is_exclusive:
             if request.is_share:
                 return self.cores
@@ -125,32 +167,32 @@ class Offer:
             return tuple(sorted(calmest[: request.cpus]))
         shares = [share for share in self._shares if taken.cores.isdisjoint(share)]
         number = max(1, request.gpus)
-        if request.is_share and len(shares) >= number:
+        if request.is_share and request.share is None and len(shares) >= number:
             return tuple(core for share in shares[:number] for core in share)
         free = self.free_cores(taken)
         return pick_cores(free, request.cpus) if len(free) >= request.cpus else None
 
-    def _free_devices(self, taken: Taken) -> list[Device]:
-        return [device for device in self.devices if device.uuid not in taken.gpus]
-
     def _refuse_impossible(self, request: Request) -> None:
-        if request.gpus > len(self.devices):
+        devices = self._of_kind(request)
+        if request.gpus > len(devices):
             why = f" ({self._problem})" if self._problem else ""
+            if len(devices) < len(self.devices):
+                why = " (of MIG instances CUDA uses only one in a process)"
             raise DeviceError(
-                f"a run asks for {_count(request.gpus, 'GPU')}, and this machine has "
-                f"{len(self.devices)} that may be used{why}: lower Resources(gpus=...)"
+                f"a run asks for {_gpus(request)}, and this machine has {len(devices)} that may be "
+                f"used{why}: lower Resources(gpus=...)"
             )
-        fitting = [device for device in self.devices if _fits(device, request)]
-        if len(fitting) < request.gpus:
-            cards = ", ".join(_describe(device) for device in self.devices)
+        asked = request.gpu_memory_bytes
+        if sum(size_of(device) >= asked for device in devices) < request.gpus:
+            cards = ", ".join(_describe(device) for device in devices)
+            size = gibibytes(asked)
+            what = f"{size} of a GPU" if request.share else f"{_gpus(request)} of {size} or more"
             raise DeviceError(
-                f"a run asks for {_count(request.gpus, 'GPU')} of "
-                f"{gibibytes(request.gpu_memory_bytes)} or more, and there are only: {cards}: "
-                f"lower Resources(gpu_memory=...)"
+                f"a run asks for {what}, and there are only: {cards}: lower Resources(gpu_memory=...)"
             )
         if request.cpus > len(self.cores):
             raise DeviceError(
-                f"a run asks for {_count(request.cpus, 'core')}, and this machine has "
+                f"a run asks for {counted(request.cpus, 'core')}, and this machine has "
                 f"{len(self.cores)} that may be used: lower Resources(cpus=...)"
             )
 
@@ -160,22 +202,17 @@ def gibibytes(size: int) -> str:
     return f"{size / 2**30:.3g} GiB"
 
 
-def _fits(device: Device, request: Request) -> bool:
-    """A card whose memory is unknown may serve any request."""
-    return device.memory_bytes is None or device.memory_bytes >= request.gpu_memory_bytes
-
-
-def _size(device: Device) -> float:
-    """Cards of unknown size come last."""
-    return float("inf") if device.memory_bytes is None else device.memory_bytes
-
-
 def _describe(device: Device) -> str:
     size = "unknown" if device.memory_bytes is None else gibibytes(device.memory_bytes)
     return f"{device.name} ({size})"
 
 
-def _count(number: int, what: str) -> str:
+def _gpus(request: Request) -> str:
+    return "a part of a GPU" if request.share else counted(request.gpus, "GPU")
+
+
+def counted(number: int, what: str) -> str:
+    """Return "1 core", "2 cores"."""
     return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 

@@ -6,21 +6,29 @@ import logging
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Literal
 
 import anyio.to_thread
 
+from aiotune.clock import Clock, SystemClock
+from aiotune.devices.condition import Rules
 from aiotune.devices.device import Device, Discovery
 from aiotune.devices.host import Host, read_host
 from aiotune.devices.ledger import Ledger, shared_ledger
-from aiotune.devices.nvml import Nvml, discover
+from aiotune.devices.locks import open_locks
+from aiotune.devices.meter import Meter
+from aiotune.devices.nvml import Nvml
+from aiotune.devices.nvml_discovery import discover
+from aiotune.devices.nvml_readings import Sensor
 from aiotune.devices.offer import gibibytes
 from aiotune.devices.pool import DevicePool
 from aiotune.devices.run_memory import RUN_MEMORY_BYTES
+from aiotune.devices.slots import Slots, slots_of
+from aiotune.devices.watch import Watch
 from aiotune.errors import DeviceError, FatalTypeError, FatalValueError
+from aiotune.resources import Resources
 
 __all__ = ["GpuChoice", "open_pool"]
 
@@ -33,11 +41,15 @@ async def open_pool(
     *,
     gpus: GpuChoice = "auto",
     max_concurrent: int | None = None,
+    resources: Resources | None = None,
+    priority: int = 0,
+    busy_gpus: Literal["skip", "use"] = "skip",
     environment: Mapping[str, str] | None = None,
     nvml: Nvml | None = None,
     root: Path = Path("/"),
     in_caller: bool = False,
     ledger: Ledger | None = None,
+    clock: Clock | None = None,
 ) -> DevicePool:
     """Return a pool of what this machine has; it looks in a thread, for drivers can be slow.
 
@@ -45,40 +57,57 @@ async def open_pool(
 
     gpus: "auto": those that may be used; "require": the same, DeviceError if there are none; 0:
     none; a list of UUIDs, or of beginnings that only one UUID has: these, DeviceError if one is not
-    there. max_concurrent: the most leases at a time. None: one for each GPU; without GPUs, as many
-    as cores, CPU quota and memory allow. environment: whose CUDA_VISIBLE_DEVICES holds; None: this
+    there. max_concurrent: the most leases at a time. None: one for each GPU, or as many as may share
+    them, a core each; without GPUs, as many as cores, CPU quota and memory allow. resources: what each
+    lease will be of; None: each of something else. priority: of the pools of this process that wait, the
+    one with the highest comes first. busy_gpus: "skip": cards whose memory others use are left alone while
+    the pool is tended. environment: whose CUDA_VISIBLE_DEVICES holds; None: this
     process's. nvml, root: stand-ins for the driver and the file system. in_caller: runs are performed
     in this process, so that they have no cores and no memory of their own: a lease counts them, and
-    holds GPUs. ledger: where leases are kept; None: this process's.
+    holds GPUs. ledger: where leases are kept; None: this process's. clock: for the watch over the devices.
     """
     _check(gpus, max_concurrent)
     environment = dict(os.environ) if environment is None else environment
     look = partial(_look, gpus, environment, nvml, root)
     discovery, host = await anyio.to_thread.run_sync(look, abandon_on_cancel=True)
     devices = _chosen(discovery, gpus)
-    bounds = _bounds(len(devices), host, max_concurrent, in_caller)
+    slots = slots_of(devices, host, asked=max_concurrent, resources=resources, in_caller=in_caller)
+    ledger = shared_ledger() if ledger is None else ledger
+    if devices:
+        _share(ledger)
+    meter = Meter()
+    watch = Watch(
+        [device.uuid for device in devices],
+        ledger,
+        Sensor(nvml, root=root),
+        clock=clock or SystemClock(),
+        rules=Rules(skips_busy=busy_gpus == "skip", judges_memory=not in_caller),
+        meter=meter,
+    )
     pool = DevicePool(
         devices,
         cores=host.cores,
-        slots=bounds.slots,
+        slots=slots.start,
+        shared_slots=slots.most,
         # Of all GPUs, chosen or not: two searches on a half of them each do not want all cores each.
-        shares=max(bounds.slots, len(discovery.devices)) if devices else None,
+        shares=max(slots.whole, len(discovery.devices)) if devices else None,
+        priority=priority,
         has_own_cores=not in_caller,
-        memory_bytes=bounds.memory_bytes,
+        memory_bytes=slots.memory_bytes,
         problem=discovery.problem,
-        ledger=shared_ledger() if ledger is None else ledger,
+        ledger=ledger,
+        watch=watch,
+        meter=meter,
     )
-    _log(devices, discovery.problem, host, pool.slots, bounds)
+    _log(devices, discovery.problem, host, pool.slots, slots)
     return pool
 
 
-@dataclass(frozen=True, slots=True)
-class _Bounds:
-    """What bounds the slots. `reason` is for the log."""
-
-    slots: int
-    reason: str
-    memory_bytes: int | None = None  # None: memory does not
+def _share(ledger: Ledger) -> None:
+    """Have the ledger take the locks by which processes share the cards of this machine."""
+    with ledger.lock:
+        if ledger.locks is None:
+            ledger.locks = open_locks(os.environ)
 
 
 def _check(gpus: object, max_concurrent: int | None) -> None:
@@ -111,7 +140,7 @@ def _look(
     """Blocks. NVML is not touched if no GPU is wanted."""
     if gpus == 0:
         return Discovery((), "gpus=0"), read_host(root)
-    return discover(environment, nvml=nvml), read_host(root)
+    return discover(environment, nvml=nvml, root=root), read_host(root)
 
 
 def _chosen(discovery: Discovery, gpus: GpuChoice) -> tuple[Device, ...]:
@@ -137,26 +166,15 @@ def _named(prefix: str, discovery: Discovery) -> Device:
     raise DeviceError(f"gpus=[...]: {prefix!r} {fault}; there are: {known}{why}")
 
 
-def _bounds(gpus: int, host: Host, max_concurrent: int | None, in_caller: bool) -> _Bounds:
-    most = max_concurrent
-    if most is not None and (not gpus or most <= gpus):
-        return _Bounds(most, "max_concurrent_trials")
-    if gpus:
-        return _Bounds(gpus, "the GPUs")
-    is_quota = host.slots < len(host.cores)
-    reason = f"the CPU quota of {host.quota_cores:g} cores" if is_quota else "the cores"
-    return _Bounds(host.slots, reason, None if in_caller else host.memory_bytes)
-
-
 def _log(
-    devices: Sequence[Device], problem: str | None, host: Host, slots: int, bounds: _Bounds
+    devices: Sequence[Device], problem: str | None, host: Host, slots: int, bounds: Slots
 ) -> None:
     """One line. It is a warning where GPUs are in use and something is wrong with others."""
     names = Counter(device.name for device in devices)
     found = ", ".join(f"{number} x {name}" for name, number in names.items()) or "no GPU"
     why = f" ({problem})" if problem else ""
     reason = bounds.reason
-    if bounds.memory_bytes is not None and slots < bounds.slots:
+    if bounds.memory_bytes is not None and slots < bounds.start:
         reason = (
             f"memory ({gibibytes(bounds.memory_bytes)} are available, and a run counts "
             f"{gibibytes(RUN_MEMORY_BYTES)} until one is measured)"

@@ -13,12 +13,15 @@ import logging
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
+from aiotune.devices.base import Tell, UsageMeter, Watcher
 from aiotune.devices.device import Device
 from aiotune.devices.lease import Capacity, Lease
 from aiotune.devices.ledger import Ledger
+from aiotune.devices.meter import Meter
 from aiotune.devices.offer import Offer, Request, gibibytes
 from aiotune.errors import FatalValueError
 from aiotune.resources import Resources
+from aiotune.trial import Usage
 
 __all__ = ["Capacity", "DevicePool", "Lease", "Request"]
 
@@ -30,10 +33,12 @@ class DevicePool:
 
     devices: the GPUs and MIG instances that may be used. cores: the processor's, ascending. slots: how
     many leases there may be at a time. shares: in how many equal parts the cores are divided, of which a
-    run gets one, or one for each GPU; None: one for each slot. has_own_cores: no two leases have a core
-    in common. memory_bytes: what is available to runs, which bounds the slots further; None: it does not.
-    problem: why there are no (more) devices; for messages. ledger: where the pools meet that lease from
-    one machine; None: there is no other.
+    run gets one, or one for each GPU; None: one for each slot. shared_slots: how many leases there may be
+    where they share GPUs; None: no more. priority: of several pools that wait, the one with the highest
+    comes first. has_own_cores: no two leases have a core in common. memory_bytes: what is available to runs,
+    which bounds the slots further; None: it does not. problem: why there are no (more) devices; for
+    messages. ledger: where the pools meet that lease from one machine; None: there is no other. watch:
+    watches over the devices while the pool is tended. meter: knows what they did.
 
     With more slots or shares than cores, the user asked for more runs than the processor can serve at
     once: then leases overlap in their cores, as without `has_own_cores`.
@@ -46,22 +51,36 @@ class DevicePool:
         cores: Sequence[int],
         slots: int,
         shares: int | None = None,
+        shared_slots: int | None = None,
+        priority: int = 0,
         has_own_cores: bool = True,
         memory_bytes: int | None = None,
         problem: str | None = None,
         ledger: Ledger | None = None,
+        watch: Watcher | None = None,
+        meter: UsageMeter | None = None,
     ) -> None:
         if not cores or slots < 1:
             raise FatalValueError(
                 f"a pool needs 1 core and 1 slot at least: cores={cores!r}, slots={slots}"
             )
         shares = slots if shares is None else shares
-        is_exclusive = has_own_cores and max(slots, shares) <= len(cores)
+        most = max(slots, shared_slots or 0)
+        is_exclusive = has_own_cores and max(most, shares) <= len(cores)
         self._offer = Offer(
-            devices, cores, shares=shares, is_exclusive=is_exclusive, problem=problem
+            devices,
+            cores,
+            shares=shares,
+            most_shares=most,
+            is_exclusive=is_exclusive,
+            problem=problem,
         )
         self._ledger = ledger or Ledger()
-        self._account = self._ledger.open(self._offer, slots, memory_bytes)
+        self._account = self._ledger.open(
+            self._offer, slots, memory_bytes, most_shared=shared_slots, priority=priority
+        )
+        self._watch = watch
+        self._meter = Meter() if meter is None else meter
 
     @property
     def devices(self) -> tuple[Device, ...]:
@@ -157,3 +176,43 @@ class DevicePool:
             )
         if run_bytes < counted:
             self._ledger.settle()
+
+    def measure_gpu(self, lease: Lease, peak_bytes: int) -> None:
+        """Take note of what a run took of its card at most, the context of its framework included.
+
+        A run that asks for "shared" without saying how much gets the largest measure and a sixteenth more from
+        then on. Leases in progress stay. It may be called from any thread.
+        """
+        if not peak_bytes:
+            return  # no framework told anything, which says nothing of the next run
+        need = self._account.need
+        with self._ledger.lock:
+            before = need.memory_bytes
+            need.note(peak_bytes)
+            now = need.memory_bytes
+        if before is None and now is not None:
+            logger.info("a run takes %s of a GPU, by measure: runs share", gibibytes(now))
+            self._ledger.settle()
+
+    def report(self, lease: Lease, *, failed: bool) -> None:
+        """Take note of how a run on the lease ended. failed: in a way that may be its card's fault."""
+        if self._watch is not None and lease.gpus:
+            self._watch.report(lease, failed=failed)
+
+    def usage(self, lease: Lease, since: float, until: float) -> Usage | None:
+        """Return what a run took of its GPUs from `since` to `until`; None if it has none.
+
+        Both are seconds of `Clock.monotonic`. To be asked while the lease is held.
+        """
+        if not lease.gpus:
+            return None
+        return self._meter.usage(lease.gpus, since, until, is_shared=lease.is_shared)
+
+    async def tend(self, tell: Tell) -> None:
+        """Watch over the devices until cancelled; return at once where there is nothing to watch."""
+        if self._watch is not None:
+            await self._watch.run(tell)
+
+    def why(self, resources: Resources) -> str:
+        """Return in words why a lease cannot be had now. DeviceError if it never can."""
+        return self._ledger.why(self._account, self.resolve(resources))

@@ -66,8 +66,8 @@ def _by_name(cards: Sequence[Card], text: str) -> tuple[list[Device], str | None
     prefix = text[:4]  # one kind of name only: the first entry's
     chosen: list[Device] = []
     for place, entry in enumerate(entries):
-        named = _named(cards, entry) if entry.startswith(prefix) else []
-        if not named:
+        named = _named(cards, entry) if entry.startswith(prefix) else None
+        if named is None:
             return chosen, _entry_at(entries, place)
         if any(device in chosen for device in named):
             raise _Empty(f"it names {named[0].uuid} twice")
@@ -75,15 +75,18 @@ def _by_name(cards: Sequence[Card], text: str) -> tuple[list[Device], str | None
     return chosen, None
 
 
-def _named(cards: Sequence[Card], prefix: str) -> list[Device]:
-    """Return what the one name with this prefix stands for; nothing for none, or several."""
+def _named(cards: Sequence[Card], prefix: str) -> list[Device] | None:
+    """Return what the one name with this prefix stands for; None: there is no such name, or several.
+
+    The name of a card that cannot be used stands for nothing, but does not end the list.
+    """
     names: dict[str, Iterable[Device]] = {}
     for card in cards:
         if card.uuid is not None:
             names[card.uuid] = card.devices
         names |= {device.uuid: (device,) for device in card.devices if device.kind == "mig"}
     matches = [devices for name, devices in names.items() if name.startswith(prefix)]
-    return list(matches[0]) if len(matches) == 1 else []
+    return list(matches[0]) if len(matches) == 1 else None
 
 
 def _entry_at(entries: Sequence[str], place: int) -> str | None:

@@ -1,13 +1,14 @@
 """The executor's contract: start a run on a lease, hear its events, ask it to stop.
 
-An execution yields any number of `Started`, `Met`, `Observed`, `Noted` and `Measured`, and always ends with
-exactly one `Finished` or `Failed`, within bounded time after a stop request or a cancellation.
+An execution yields any number of `Started`, `Met`, `Observed`, `Noted`, `Measured` and `GpuMeasured`, and
+always ends with exactly one `Finished` or `Failed`, within bounded time after a stop request or a cancellation.
 """
 
 from __future__ import annotations
 
+import inspect
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import ClassVar, Self
@@ -21,12 +22,14 @@ __all__ = [
     "Executor",
     "Failed",
     "Finished",
+    "GpuMeasured",
     "Measured",
     "Met",
     "Noted",
     "Observed",
     "RunEvent",
     "Started",
+    "start_run",
 ]
 
 
@@ -48,6 +51,8 @@ class Assignment:
     trial_directory: str  # exists
     log: str  # file for stdout and stderr
     gpus: tuple[str, ...] = ()  # UUIDs that the run may see; none: it must not touch a GPU
+    gpu_memory: int | None = None  # bytes that it may take of its card; None: all of it, or none
+    gpu_fraction: float | None = None  # the same as a part of the card's total, in (0, 1)
     cores: tuple[int, ...] = ()  # processor cores to stay on; none: all
     budget: Budget | None = None
     continues: bool = False  # it goes on from the training state that its checkpoint directory has
@@ -102,6 +107,16 @@ class Measured:
 
 
 @dataclass(frozen=True, slots=True)
+class GpuMeasured:
+    """The most memory that the run has held of its GPU at a time, the CUDA context included.
+
+    With several GPUs: of the one where it held most.
+    """
+
+    peak_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class Finished:
     """The run returned. `is_stopped`: it ended early because it was asked to."""
 
@@ -132,7 +147,7 @@ class Failed:
         return trace if self.message in trace else f"{self.message}\n{trace}".rstrip()
 
 
-RunEvent = Started | Met | Observed | Noted | Measured | Finished | Failed
+RunEvent = Started | Met | Observed | Noted | Measured | GpuMeasured | Finished | Failed
 
 
 class Execution(ABC):
@@ -157,8 +172,12 @@ class Executor(ABC):
     writes_logs: ClassVar[bool] = True  # what user code prints goes to the assignment's log
 
     @abstractmethod
-    async def start(self, assignment: Assignment) -> Execution:
-        """Start a run. ExecutorError if no process can be had."""
+    async def start(self, assignment: Assignment, *, held: Sequence[int] = ()) -> Execution:
+        """Start a run. ExecutorError if no process can be had.
+
+        held: descriptors that the run's process is to keep open to its end, for the locks on them; they stay
+        the caller's to close. An executor without this parameter works, too: see `start_run`.
+        """
 
     async def __aenter__(self) -> Self:
         return self
@@ -170,3 +189,21 @@ class Executor(ABC):
         traceback: TracebackType | None,
     ) -> None:
         return None
+
+
+async def start_run(executor: Executor, assignment: Assignment, held: Sequence[int]) -> Execution:
+    """Start a run whose process keeps the descriptors `held` open, if the executor can have it so.
+
+    One of the user's own may have `start(assignment)` alone; the locks then end with the lease.
+    """
+    if held and _takes_held(executor):
+        return await executor.start(assignment, held=held)
+    return await executor.start(assignment)
+
+
+def _takes_held(executor: Executor) -> bool:
+    try:
+        parameters = inspect.signature(executor.start).parameters.values()
+    except ValueError:  # of something that is not written in Python
+        return False
+    return any(each.name == "held" or each.kind is each.VAR_KEYWORD for each in parameters)

@@ -8,7 +8,7 @@ import signal
 import socket
 import sys
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
 from aiotune.executors.system import (
@@ -22,28 +22,30 @@ from aiotune.executors.system import (
 __all__ = ["fork_child", "main", "spawn_child"]
 
 
-def fork_child(facts: socket.socket, payload: int, let_go: Callable[[], None]) -> int:
+def fork_child(
+    facts: socket.socket, payload: int, held: Sequence[int], let_go: Callable[[], None]
+) -> int:
     """Fork the process of a run, in a group of its own, and return its id. OSError if that fails.
 
-    `let_go` closes there what belongs to this process.
+    `held` are descriptors that it keeps to its end. `let_go` closes there what belongs to this process.
     """
     server = os.getpid()
     pid = _fork()
     if pid == 0:
-        _become_child(server, facts, payload, let_go)
+        _become_child(server, facts, payload, held, let_go)
     with contextlib.suppress(OSError):  # the child does it too: whoever is first
         os.setpgid(pid, pid)
     return pid
 
 
-def spawn_child(facts: socket.socket, payload: int) -> int:
+def spawn_child(facts: socket.socket, payload: int, held: Sequence[int]) -> int:
     """Start the process of a run as a new interpreter, in a group of its own, and return its id.
 
-    OSError if that fails.
+    `held` are descriptors that it keeps to its end. OSError if that fails.
     """
-    config = {"server": os.getpid(), "facts": facts.fileno(), "payload": payload}
+    config = {"server": os.getpid(), "facts": facts.fileno(), "payload": payload, "held": held}
     command = interpreter_command(__name__, config)
-    passed = (facts.fileno(), payload)
+    passed = (facts.fileno(), payload, *held)
     for fd in passed:
         os.set_inheritable(fd, True)
     try:
@@ -54,15 +56,19 @@ def spawn_child(facts: socket.socket, payload: int) -> int:
 
 
 def main(config: Mapping[str, Any]) -> NoReturn:
-    """Go on as the run of a new interpreter. `config`: server (pid), facts and payload (descriptors)."""
+    """Go on as the run of a new interpreter. `config`: server (pid); facts, payload and held (descriptors)."""
     facts = socket.socket(fileno=config["facts"])
-    facts.set_inheritable(False)
-    os.set_inheritable(config["payload"], False)
-    _live(config["server"], facts, config["payload"], is_forked=False)
+    for fd in (config["facts"], config["payload"], *config["held"]):
+        os.set_inheritable(fd, False)
+    _live(config["server"], facts, config["payload"], config["held"], is_forked=False)
 
 
 def _become_child(
-    server: int, facts: socket.socket, payload: int, let_go: Callable[[], None]
+    server: int,
+    facts: socket.socket,
+    payload: int,
+    held: Sequence[int],
+    let_go: Callable[[], None],
 ) -> NoReturn:
     """Go on as a run. The stack below is never returned to."""
     try:
@@ -71,10 +77,12 @@ def _become_child(
     except BaseException:
         sys.excepthook(*sys.exc_info())
         os._exit(1)
-    _live(server, facts, payload, is_forked=True)
+    _live(server, facts, payload, held, is_forked=True)
 
 
-def _live(server: int, facts: socket.socket, payload: int, *, is_forked: bool) -> NoReturn:
+def _live(
+    server: int, facts: socket.socket, payload: int, held: Sequence[int], *, is_forked: bool
+) -> NoReturn:
     code = 1
     try:
         die_with(server, signal.SIGKILL)
@@ -82,7 +90,7 @@ def _live(server: int, facts: socket.socket, payload: int, *, is_forked: bool) -
         # server knows whose it was.
         become_subreaper()
         reset_signals()
-        close_all_but({facts.fileno(), payload})
+        close_all_but({facts.fileno(), payload, *held})
         from aiotune.executors.child import run_child
 
         code = run_child(facts, payload, is_forked=is_forked)

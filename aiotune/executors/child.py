@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import faulthandler
+import functools
 import os
 import socket
 import sys
@@ -16,6 +17,7 @@ from aiotune.executors.base import (
     Assignment,
     Failed,
     Finished,
+    GpuMeasured,
     Measured,
     Noted,
     Observed,
@@ -23,6 +25,7 @@ from aiotune.executors.base import (
 )
 from aiotune.executors.context import Program, RunContext, StopRun, ending_of, perform, run_seed
 from aiotune.executors.footprint import Footprint
+from aiotune.executors.gpu_memory import memory_limit, peak_bytes
 from aiotune.executors.imports import Imports, import_hint, preloaded_frameworks
 from aiotune.executors.libraries import Settings, apply_settings
 from aiotune.executors.payload import PreludeError, load
@@ -50,6 +53,7 @@ class ChildChannel:
     def __init__(self, facts: socket.socket) -> None:
         self._facts = facts
         self._footprint = Footprint(self._tell_memory)
+        self._gpu_footprint: Footprint | None = None
         self._decoder = FrameDecoder()
         self._sending = threading.Lock()
         self._looking = threading.Lock()
@@ -66,17 +70,27 @@ class ChildChannel:
                 self._notice(frames[1:])
                 return frames[0]
 
+    def measure_gpus(self, cards: int) -> None:
+        """Tell from now on what the run has held of its `cards` GPUs, too."""
+        measure = functools.partial(peak_bytes, cards)
+        self._gpu_footprint = Footprint(self._tell_gpu_memory, measure=measure)
+
     def emit(self, event: RunEvent) -> None:
         """Send the event; waits while the caller is behind. Raises StopRun if the caller is gone.
 
-        The memory that the run holds goes along, now and then.
+        The memory that the run holds goes along, now and then; that of its GPUs also at its end.
         """
         if isinstance(event, Observed | Finished | Failed):
             self._footprint.look()
+            if self._gpu_footprint is not None:
+                self._gpu_footprint.look(is_last=not isinstance(event, Observed))
         self._send(event)
 
     def _tell_memory(self, memory_bytes: int) -> None:
         self._send(Measured(memory_bytes))
+
+    def _tell_gpu_memory(self, memory_bytes: int) -> None:
+        self._send(GpuMeasured(memory_bytes))
 
     def _send(self, event: RunEvent) -> None:
         data = encode_frame(event_to_frame(event))
@@ -123,6 +137,8 @@ def run_child(facts: socket.socket, payload_fd: int, *, is_forked: bool = True) 
     except (EOFError, OSError):
         return 0  # the search was cancelled before the run began
     assignment = assignment_from_frame(order["assignment"])
+    if assignment.gpus:
+        channel.measure_gpus(len(assignment.gpus))
     imports, preloaded = Imports(), preloaded_frameworks()
     world = World.from_frame(order["world"])
     ending = _perform(assignment, world, payload_fd, channel, imports)
@@ -162,6 +178,7 @@ def _set_libraries(assignment: Assignment, world: World, imports: Imports) -> No
             seed=run_seed(assignment),
             threads=len(assignment.cores),
             has_gpu=bool(assignment.gpus),
+            limit=memory_limit(assignment.gpu_memory, assignment.gpu_fraction),
         ),
         imports,
     )

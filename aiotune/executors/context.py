@@ -31,6 +31,7 @@ from aiotune.executors.base import (
     RunEvent,
     Started,
 )
+from aiotune.executors.out_of_memory import is_out_of_memory
 from aiotune.hyperparameters import HyperParameters
 from aiotune.space import HyperParameter, Scalar, unit_draw
 from aiotune.trial import Budget, FailureKind
@@ -47,10 +48,6 @@ __all__ = [
     "perform",
     "run_seed",
 ]
-
-OUT_OF_MEMORY_ERRORS = frozenset(
-    {"MemoryError", "ResourceExhaustedError", "OutOfMemoryError", "_ArrayMemoryError"}
-)
 
 
 class StopRun(BaseException):
@@ -315,7 +312,7 @@ def failure_of(error: Exception) -> Failed:
     match error:
         case InfeasibleTrialError():
             kind = FailureKind.INFEASIBLE
-        case _ if _is_out_of_memory(error):
+        case _ if is_out_of_memory(error):
             kind = FailureKind.OUT_OF_MEMORY
         case _:
             kind = FailureKind.USER_ERROR
@@ -338,9 +335,3 @@ def _traceback_text(error: BaseException) -> str:
 
 def _is_ours(module: str) -> bool:
     return module.partition(".")[0] == __name__.partition(".")[0]
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    """Tell by name, so that no framework need be imported; JAX and XLA say it in the text only."""
-    names = {kind.__name__ for kind in type(error).__mro__}
-    return bool(names & OUT_OF_MEMORY_ERRORS) or "RESOURCE_EXHAUSTED" in str(error)

@@ -7,7 +7,7 @@ import contextlib
 import logging
 import signal
 import socket
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from pathlib import Path
 
 import anyio
@@ -59,13 +59,16 @@ class ProcessExecution(Execution):
         self._waiting: anyio.Event | None = None  # set when `events` ceases to wait for the sockets
         self._closed = anyio.Event()
 
-    async def begin(self, order: bytes, payload_fd: int) -> None:
-        """Have the run forked. ServerLost, MissingFramework or ExecutorError if that fails; then `close`."""
+    async def begin(self, order: bytes, payload_fd: int, held: Sequence[int] = ()) -> None:
+        """Have the run forked, with copies of the descriptors `held` for as long as it lives.
+
+        ServerLost, MissingFramework or ExecutorError if that fails; then `close`.
+        """
         with contextlib.ExitStack() as stack:
             theirs = [stack.enter_context(end.open()) for end in (self._facts, self._status)]
             self._server.watch(self._facts.socket, self._status.socket)
             self._number = self._server.run(
-                facts=theirs[0], status=theirs[1], payload_fd=payload_fd
+                facts=theirs[0], status=theirs[1], payload_fd=payload_fd, held=held
             )
         with contextlib.suppress(OSError):  # refused, or the server died: the status says which
             await asyncio.get_running_loop().sock_sendall(self._facts.socket, order)

@@ -35,16 +35,16 @@ class Footprint:
         self._next_look = 0.0
         self._told = 0
 
-    def look(self) -> None:
-        """Measure if it is time, and tell news."""
+    def look(self, *, is_last: bool = False) -> None:
+        """Measure if it is time, and tell news. `is_last`: also if it is not time, and the least of news."""
         begin = self._clock()
-        if begin < self._next_look:
+        if begin < self._next_look and not is_last:
             return
         size = self._measure()
         end = self._clock()
         pause = max(_COST_RATIO * (end - begin), _SHORTEST_PAUSE_SECONDS)
         self._next_look = float("inf") if size is None else end + pause
-        if size is not None and size > self._told * _NEWS:
+        if size is not None and size > self._told * (1.0 if is_last else _NEWS):
             self._told = size
             self._tell(size)
 

@@ -49,12 +49,13 @@ from aiotune.executors.wire import Frame, encode_frame
 
 __all__ = ["END", "REQUEST", "RUN", "TERM_SECONDS", "main"]
 
-REQUEST = struct.Struct("!BQI")  # what, which run, milliseconds
-RUN = 1  # with three descriptors: status (by which it can be refused if no more arrive), facts, payload
+REQUEST = struct.Struct("!BQI")  # what, which run, how many
+RUN = 1  # with so many descriptors: status (by which it can be refused if no more arrive), facts, payload, held
 END = 2  # SIGTERM after so many milliseconds, SIGKILL a little later; 0: SIGKILL now
 
 TERM_SECONDS = 0.5  # between SIGTERM and SIGKILL
 _REAP_SECONDS = 2.0  # for a run's killed descendants to vanish, before its end is told anyway
+_MOST_DESCRIPTORS = 253  # that the system takes in one request
 _SPARE_DESCRIPTORS = 4  # beside a request's: to list the processes, and some more
 _GIVEN_UP: Frame = {"refused": "the run was given up", "is_missing": False}
 _NO_DESCRIPTORS: Frame = {
@@ -157,7 +158,7 @@ class _ForkServer:
 
     def _on_request(self) -> None:
         try:
-            request, fds, _, _ = socket.recv_fds(self._control, REQUEST.size, 3)
+            request, fds, _, _ = socket.recv_fds(self._control, REQUEST.size, _MOST_DESCRIPTORS)
         except ConnectionError:
             request, fds = b"", []
         for fd in fds:
@@ -165,11 +166,11 @@ class _ForkServer:
         if len(request) != REQUEST.size:
             self._is_over = True  # the last user let go
             return
-        what, number, milliseconds = REQUEST.unpack(request)
+        what, number, amount = REQUEST.unpack(request)
         if what == RUN:
-            self._admit(number, fds)
+            self._admit(number, fds, amount)
         else:
-            self._end(number, milliseconds / 1000)
+            self._end(number, amount / 1000)
 
     def _on_signal(self) -> None:
         if signal.SIGTERM in caught_signals(self._wakeup):
@@ -181,11 +182,11 @@ class _ForkServer:
 
     # --- one run ---
 
-    def _admit(self, number: int, fds: list[int]) -> None:
+    def _admit(self, number: int, fds: list[int], sent: int) -> None:
         """Start a run, or refuse it at the limit on descriptors: the system drops those that do not fit."""
-        if len(fds) == 3 and _has_spare_descriptors():
-            status, facts, payload = fds
-            self._start(number, socket.socket(fileno=facts), socket.socket(fileno=status), payload)
+        if len(fds) == sent and _has_spare_descriptors():
+            status, facts, *kept = fds
+            self._start(number, socket.socket(fileno=facts), socket.socket(fileno=status), kept)
             return
         for status in fds[:1]:
             with socket.socket(fileno=status) as end:
@@ -194,8 +195,9 @@ class _ForkServer:
             os.close(fd)
 
     def _start(
-        self, number: int, facts: socket.socket, status: socket.socket, payload: int
+        self, number: int, facts: socket.socket, status: socket.socket, kept: list[int]
     ) -> None:
+        """Start a run, or refuse it. `kept`: the payload, and what the run holds; closed here, as the rest."""
         status.setblocking(False)
         if self._refusal is not None:
             _send(status, self._refusal)
@@ -204,18 +206,20 @@ class _ForkServer:
             _send(status, _GIVEN_UP)
             status.close()
         else:
-            self._start_process(number, facts, status, payload)
+            self._start_process(number, facts, status, kept)
         facts.close()
-        os.close(payload)
+        for fd in kept:
+            os.close(fd)
 
     def _start_process(
-        self, number: int, facts: socket.socket, status: socket.socket, payload: int
+        self, number: int, facts: socket.socket, status: socket.socket, kept: list[int]
     ) -> None:
+        payload, *held = kept
         try:
             if self._is_spawning:
-                pid = spawn_child(facts, payload)
+                pid = spawn_child(facts, payload, held)
             else:
-                pid = fork_child(facts, payload, lambda: self._let_go(status))
+                pid = fork_child(facts, payload, held, lambda: self._let_go(status))
         except OSError as error:
             _send(status, {"refused": f"no process can be started: {error}", "is_missing": False})
             status.close()

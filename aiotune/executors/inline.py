@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from types import TracebackType
 from typing import cast
 
@@ -64,7 +64,8 @@ class InlineExecutor(Executor):
         self._grace_seconds = grace_seconds
         self._executions: set[InlineExecution] = set()
 
-    async def start(self, assignment: Assignment) -> InlineExecution:
+    async def start(self, assignment: Assignment, *, held: Sequence[int] = ()) -> InlineExecution:
+        """Start a run. Its process is this one, which keeps `held` open as it is."""
         execution = InlineExecution(
             self._program,
             assignment,

@@ -107,13 +107,22 @@ class Server:
         """Whether this process has launched it; a fork of that process must leave it alone."""
         return self._owner == os.getpid()
 
-    def run(self, *, facts: socket.socket, status: socket.socket, payload_fd: int) -> int:
+    def run(
+        self,
+        *,
+        facts: socket.socket,
+        status: socket.socket,
+        payload_fd: int,
+        held: Sequence[int] = (),
+    ) -> int:
         """Ask for a run and return its number. The caller closes its copies of the two sockets.
 
-        The answer comes on `status`, once the server has imported what it imports. Raises ServerLost.
+        held: further descriptors, of which the run keeps copies to its end. The answer comes on `status`, once
+        the server has imported what it imports. Raises ServerLost.
         """
         number = next(self._numbers)
-        self._send(RUN, number, 0, (status.fileno(), facts.fileno(), payload_fd))
+        fds = (status.fileno(), facts.fileno(), payload_fd, *held)
+        self._send(RUN, number, len(fds), fds)
         return number
 
     def end(self, number: int, delay_seconds: float) -> None:
@@ -166,10 +175,10 @@ class Server:
         self._mourner.join(_EXIT_SECONDS)
         return not self._mourner.is_alive()
 
-    def _send(self, what: int, number: int, milliseconds: int, fds: Sequence[int]) -> None:
+    def _send(self, what: int, number: int, amount: int, fds: Sequence[int]) -> None:
         if not self.is_ours:
             raise ServerLost("the fork server belongs to the process that this one was forked from")
-        request = REQUEST.pack(what, number, milliseconds)
+        request = REQUEST.pack(what, number, amount)
         try:
             with self._sending:
                 socket.send_fds(self._control, [request], list(fds))

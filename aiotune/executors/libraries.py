@@ -1,4 +1,4 @@
-"""Seeds and thread counts of the libraries that a run uses: set for those loaded, and at import for the others.
+"""Seeds, threads, memory limits of the libraries that a run uses: set for those loaded, for others at import.
 
 A forked child has inherited the random state of whatever the fork server has loaded, so that without new seeds
 all runs would draw the same numbers. No framework is imported here.
@@ -14,20 +14,28 @@ import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeVar
 
+from aiotune.executors.gpu_limits import LIMITERS
+from aiotune.executors.gpu_memory import MemoryLimit
 from aiotune.executors.imports import Imports
 
 __all__ = ["Settings", "apply_settings", "prepare_pools", "seed_keras"]
 
+_T = TypeVar("_T")
+
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What a run asks of its libraries. `threads` 0 leaves their choice to them."""
+    """What a run asks of its libraries. `threads` 0 leaves their choice to them.
+
+    limit: what each may take of the GPU, in a run that shares its card; None: all of it, or none.
+    """
 
     seed: int  # 32 bits
     threads: int
     has_gpu: bool
+    limit: MemoryLimit | None = None
 
 
 def apply_settings(settings: Settings, imports: Imports) -> None:
@@ -36,6 +44,9 @@ def apply_settings(settings: Settings, imports: Imports) -> None:
     _limit_loaded_pools(settings.threads)
     for name, setter in _SETTERS.items():
         imports.after(name, functools.partial(_try, setter, settings))
+    if settings.limit is not None:
+        for name, limiter in LIMITERS.items():
+            imports.after(name, functools.partial(_try, limiter, settings.limit))
 
 
 def _numpy(module: Any, settings: Settings) -> None:
@@ -98,8 +109,7 @@ def seed_keras(keras: Any, seed: int) -> None:
         sys.modules["torch"].manual_seed(seed)
 
 
-_Setter = Callable[[Any, Settings], None]
-_SETTERS: Mapping[str, _Setter] = {
+_SETTERS: Mapping[str, Callable[[Any, Settings], None]] = {
     "numpy.random": _numpy,
     "tensorflow": _tensorflow,
     "torch": _torch,
@@ -108,12 +118,13 @@ _SETTERS: Mapping[str, _Setter] = {
 }
 
 
-def _try(setter: _Setter, settings: Settings, module: ModuleType) -> None:
+def _try(setter: Callable[[Any, _T], None], wish: _T, module: ModuleType) -> None:
     """Set a library; one that refuses costs a note in the run's log, not the run."""
     try:
-        setter(module, settings)
+        setter(module, wish)
     except Exception:
-        print(f"aiotune: {module.__name__} refused its seed or thread count:", file=sys.stderr)
+        what = "memory limit" if isinstance(wish, MemoryLimit) else "seed or thread count"
+        print(f"aiotune: {module.__name__} refused its {what}:", file=sys.stderr)
         traceback.print_exc()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import importlib
 import os
 import select
@@ -14,7 +15,7 @@ from collections.abc import Sequence
 from aiotune.executors.system import HANG_UP
 from aiotune.executors.wire import Frame
 
-__all__ = ["ImportGuard", "import_modules"]
+__all__ = ["ImportGuard", "close_nvml", "import_modules"]
 
 # The extra of aiotune that brings a module.
 _EXTRAS = {
@@ -26,6 +27,8 @@ _EXTRAS = {
 }
 # What a framework imports when it is first used: PyTorch for any optimizer, TensorFlow for `tf.keras`.
 _COMPANIONS = {"torch": "torch._dynamo", "tensorflow": "keras"}
+_NVML = "libnvidia-ml.so.1"
+_MOST_OPENINGS = 1000
 
 
 class ImportGuard:
@@ -68,6 +71,7 @@ def import_modules(modules: Sequence[str]) -> Frame | None:
         except BaseException as error:
             sys.excepthook(*sys.exc_info())
             return _refusal(name, error)
+    close_nvml()
     return None
 
 
@@ -79,6 +83,23 @@ def _keep_driver_asleep() -> None:
     os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"
     if os.environ.get("CUDA_VISIBLE_DEVICES", "").startswith("MIG-"):
         os.environ["CUDA_VISIBLE_DEVICES"] = "-1"  # that check would leave them to the driver
+
+
+def close_nvml() -> None:
+    """Close the driver's management library as often as it was opened here: PyTorch's check never does.
+
+    It holds device files open, and a run closes every descriptor that is not its own: there the library would
+    go on with numbers that stand for other files. Closed, it is opened anew by whoever needs it.
+    """
+    if sys.platform != "linux":
+        return
+    try:
+        library = ctypes.CDLL(_NVML, mode=os.RTLD_NOLOAD)
+    except OSError:  # nobody has loaded it
+        return
+    for _ in range(_MOST_OPENINGS):
+        if library.nvmlShutdown() != 0:  # it is closed now
+            break
 
 
 def _import_companion(name: str) -> None:

@@ -73,7 +73,7 @@ class ProcessExecutor(Executor):
                 await execution.close()
             await self._release_server()
 
-    async def start(self, assignment: Assignment) -> ProcessExecution:
+    async def start(self, assignment: Assignment, *, held: Sequence[int] = ()) -> ProcessExecution:
         """Start a run; returns once its process is forked, which waits for the server's imports.
 
         Raises MissingFramework if an import fails for want of a package, else ExecutorError.
@@ -85,7 +85,7 @@ class ProcessExecutor(Executor):
             execution = self._execution(await self._live_server(), assignment)
             self._executions.add(execution)
             try:
-                await execution.begin(order, self._payload.fd)
+                await execution.begin(order, self._payload.fd, held)
             except BaseException as error:
                 with anyio.CancelScope(shield=True):
                     await execution.close()

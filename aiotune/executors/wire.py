@@ -17,6 +17,7 @@ from aiotune.executors.base import (
     Assignment,
     Failed,
     Finished,
+    GpuMeasured,
     Measured,
     Met,
     Noted,
@@ -113,6 +114,8 @@ def event_to_frame(event: RunEvent) -> Frame:
             fields = {"message": event.message}
         case Measured():
             fields = {"memory_bytes": event.memory_bytes}
+        case GpuMeasured():
+            fields = {"peak_bytes": event.peak_bytes}
         case Finished():
             fields = {
                 "metrics": _metrics(event.metrics),
@@ -153,6 +156,8 @@ def event_from_frame(frame: Frame) -> RunEvent:
             return Noted(**fields)
         case "Measured":
             return Measured(**fields)
+        case "GpuMeasured":
+            return GpuMeasured(**fields)
         case "Finished":
             return Finished(**fields | {"metrics": _unwrapped(fields["metrics"])})
         case "Failed":

@@ -10,13 +10,22 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Self
 
+from aiotune.devices.locks import LEASED
 from aiotune.errors import ExecutorError
 from aiotune.executors.base import Assignment
+from aiotune.executors.gpu_memory import MemoryLimit, memory_limit
 from aiotune.executors.keras_settings import KerasSettings, backend_by
 from aiotune.executors.main_module import MainModule
 from aiotune.executors.wire import Frame
 
-__all__ = ["World", "device_variables", "pin_to_cores", "run_as_batch", "thread_variables"]
+__all__ = [
+    "World",
+    "device_variables",
+    "memory_variables",
+    "pin_to_cores",
+    "run_as_batch",
+    "thread_variables",
+]
 
 _THREAD_VARIABLES = (
     "OMP_NUM_THREADS",
@@ -26,6 +35,8 @@ _THREAD_VARIABLES = (
     "VECLIB_MAXIMUM_THREADS",
 )
 _JAX_GPU_PLATFORMS = ("gpu", "cuda", "rocm", "")
+# Two names of one variable: JAX refuses to start where both are set.
+_JAX_FRACTIONS = ("XLA_PYTHON_CLIENT_MEM_FRACTION", "XLA_CLIENT_MEM_FRACTION")
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,14 +112,19 @@ class World:
         sys.path[:] = self.sys_path
         sys.argv[:] = self.arguments
         self.main.enter()
-        threads = len(assignment.cores)
         os.environ.clear()
         os.environ.update(self.environment)
-        os.environ.update(device_variables(assignment.gpus, self.environment))
-        os.environ.update(thread_variables(threads, self.environment))
+        self._set_variables(assignment)
         time.tzset()  # TZ may differ from what this process was started with
         pin_to_cores(assignment.cores)
         run_as_batch()
+
+    def _set_variables(self, assignment: Assignment) -> None:
+        limit = memory_limit(assignment.gpu_memory, assignment.gpu_fraction)
+        os.environ.update(device_variables(assignment.gpus, self.environment))
+        os.environ[LEASED] = ",".join(assignment.gpus)
+        os.environ.update(memory_variables(limit, self.environment))
+        os.environ.update(thread_variables(len(assignment.cores), self.environment))
 
 
 def _umask() -> int | None:
@@ -132,6 +148,23 @@ def device_variables(gpus: tuple[str, ...], environment: Mapping[str, str]) -> d
         "HIP_VISIBLE_DEVICES": "-1",
         "JAX_PLATFORMS": ",".join(others) or "cpu",  # JAX fails if one that is named is not there
     }
+
+
+def memory_variables(limit: MemoryLimit | None, environment: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables by which frameworks keep to their share of a card; None: they may have all of it.
+
+    JAX reads its own when it first touches a GPU, and its fraction is one of the card's total. TensorFlow,
+    which is told a limit by a call, at least takes no more than it needs if there is none in bytes. What the
+    user has set stays.
+    """
+    if limit is None:
+        return {}
+    variables = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
+    if limit.fraction is not None and not any(environment.get(name) for name in _JAX_FRACTIONS):
+        variables[_JAX_FRACTIONS[0]] = f"{limit.fraction:.6f}"
+    if limit.memory_bytes is None:
+        variables["TF_FORCE_GPU_ALLOW_GROWTH"] = "true"
+    return {name: value for name, value in variables.items() if not environment.get(name)}
 
 
 def thread_variables(threads: int, environment: Mapping[str, str]) -> dict[str, str]:

@@ -12,6 +12,7 @@ from typing import Literal, assert_never
 from aiotune.clock import Clock
 from aiotune.conclusion import LOG_MARK
 from aiotune.events import (
+    DeviceChanged,
     EndReason,
     Event,
     Reported,
@@ -30,7 +31,9 @@ from aiotune.events import (
 from aiotune.history import History
 from aiotune.objective import Objective
 from aiotune.ranking import best_trials
+from aiotune.settlement import is_excused
 from aiotune.trial import RunState, Trial, TrialState
+from aiotune.usage import total_usage, usage_text
 
 __all__ = ["Board", "Row", "Unit", "View", "number_text", "time_text", "values_text"]
 
@@ -115,7 +118,7 @@ class Board:
             case Reported():
                 self._report(event)
             case RunEnded():
-                return list(self._end_run(event))
+                return list(self._end_run(event, history))
             case TrialPaused():
                 return list(self._pause_trial(history.trial(event.trial_id)))
             case TrialPromoted():
@@ -123,7 +126,9 @@ class Board:
             case TrialEnded():
                 return list(self._end_trial(history.trial(event.trial_id)))
             case SearchEnded():
-                return list(self._end(event))
+                return list(self._end(event, history))
+            case DeviceChanged():
+                return [_device_line(event)]
             case TrialCreated() | StopRequested():
                 pass
             case _:
@@ -206,10 +211,16 @@ class Board:
             score = self._objective.get_value(event.metrics)
         self._rows[key] = replace(row, step=self._step_text(event.step), score=score)
 
-    def _end_run(self, event: RunEnded) -> Iterator[str]:
+    def _end_run(self, event: RunEnded, history: History) -> Iterator[str]:
         self._begin()
         self._rows.pop((event.trial_id, event.run), None)
-        if event.state is not RunState.FAILED or self._has_told_failure:
+        if event.state is not RunState.FAILED:
+            return
+        trial = history.trial(event.trial_id)
+        if is_excused(trial, trial.runs[event.run]):
+            yield f"trial {event.trial_id} ran out of memory on a part of a GPU: tried again on a whole one"
+            return
+        if self._has_told_failure:
             return
         self._has_told_failure = True
         yield f"trial {event.trial_id} failed ({event.failure or 'no reason given'}):"
@@ -247,11 +258,14 @@ class Board:
             return f"{text} (best)"
         return f"{text} (best {number_text(_score(best))})"
 
-    def _end(self, event: SearchEnded) -> Iterator[str]:
+    def _end(self, event: SearchEnded, history: History) -> Iterator[str]:
         self._has_ended = True
         yield f"search ended: {_end_text(event)}; {self._progress()}"
         if self._best is not None:
             yield f"best: {self._best_text(self._best)}"
+        usage = total_usage(trial.usage for trial in history.trials.values())
+        if usage is not None:
+            yield f"GPUs: {usage_text(usage)}"
 
     # --- texts ---
 
@@ -331,6 +345,13 @@ def _device_text(device: str) -> str:
     return device[:12] if device.startswith(("GPU-", "MIG-")) else device
 
 
+def _device_line(event: DeviceChanged) -> str:
+    device = _device_text(event.device)
+    if event.reason is None:
+        return f"{device} is used again"
+    return f"{device} is not used: {event.reason}"
+
+
 def _seconds_text(trial: Trial) -> str:
     """Return how long the trial's runs took together."""
     seconds = [run.ended_at - run.started_at for run in trial.runs if run.ended_at is not None]
@@ -357,7 +378,14 @@ def _end_text(event: SearchEnded) -> str:
             return event.message or "it was asked to stop"
         case EndReason.FAILED:
             return (event.message or "it failed").splitlines()[0].rstrip(":")
-        case EndReason.TIME | EndReason.EPOCHS | EndReason.TARGET | EndReason.PATIENCE:
+        case (
+            EndReason.TIME
+            | EndReason.EPOCHS
+            | EndReason.GPU_HOURS
+            | EndReason.ENERGY
+            | EndReason.TARGET
+            | EndReason.PATIENCE
+        ):
             return event.message or event.reason.value
         case _:
             assert_never(event.reason)

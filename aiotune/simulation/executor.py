@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from random import Random
 from typing import Any
 
@@ -60,7 +60,9 @@ class SimulatedExecutor(Executor):
         # A run that crashed is gone on with from here: by trial and repeat.
         self._reached: dict[tuple[str, int], int] = {}
 
-    async def start(self, assignment: Assignment) -> SimulatedExecution:
+    async def start(
+        self, assignment: Assignment, *, held: Sequence[int] = ()
+    ) -> SimulatedExecution:
         return SimulatedExecution(self, assignment)
 
     def follow(self, run: RunContext) -> Curve:

@@ -8,9 +8,11 @@ from contextlib import asynccontextmanager
 
 import anyio
 
+from aiotune.devices.base import Tell
 from aiotune.devices.lease import Lease
 from aiotune.errors import DeviceError
 from aiotune.resources import Resources
+from aiotune.trial import Usage
 
 __all__ = ["SimulatedPool"]
 
@@ -66,12 +68,27 @@ class SimulatedPool:
 
         return leave
 
+    def why(self, resources: Resources) -> str:
+        return f"{self._count(resources)} devices are needed, {len(self._free)} are free"
+
     def measure(self, memory_bytes: int) -> None:
         pass  # a simulated run holds no memory
 
+    def measure_gpu(self, lease: Lease, peak_bytes: int) -> None:
+        pass
+
+    def report(self, lease: Lease, *, failed: bool) -> None:
+        pass  # a simulated device is never at fault
+
+    def usage(self, lease: Lease, since: float, until: float) -> Usage | None:
+        return Usage(len(lease.gpus) * (until - since))
+
+    async def tend(self, tell: Tell) -> None:
+        pass
+
     def _count(self, resources: Resources) -> int:
         """Return how many devices a run takes. DeviceError if there never are so many."""
-        count = resources.gpus or 1
+        count = resources.gpus or 1 if isinstance(resources.gpus, int | None) else 1
         if count > self._devices:
             raise DeviceError(
                 f"a run asks for {count} devices, and the simulation has {self._devices}: pass "

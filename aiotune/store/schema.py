@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
+from dataclasses import astuple
 from typing import Any, NamedTuple, assert_never
 
 from aiotune.events import (
+    DeviceChanged,
     Event,
     Reported,
     RunEnded,
@@ -91,6 +93,14 @@ MIGRATIONS: Sequence[Sequence[str]] = (
         "CREATE INDEX trials_by_score ON trials (state, score)",
         "CREATE INDEX metrics_by_name ON metrics (name, value)",
     ),
+    (
+        "ALTER TABLE runs ADD COLUMN gpu_memory INTEGER",  # bytes; NULL: a whole card, or none
+        "ALTER TABLE runs ADD COLUMN gpu_fraction REAL",
+        "ALTER TABLE runs ADD COLUMN gpu_seconds REAL",  # from here on NULL: not known
+        "ALTER TABLE runs ADD COLUMN peak_bytes INTEGER",
+        "ALTER TABLE runs ADD COLUMN energy_joules REAL",
+        "ALTER TABLE runs ADD COLUMN is_estimated INTEGER",
+    ),
 )
 
 
@@ -109,8 +119,8 @@ _ADD_TRIAL = """
 """
 _ADD_RUN = """
     INSERT OR REPLACE INTO runs
-        (trial_id, run, repeat, attempt, state, devices, log, started_at)
-    VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+        (trial_id, run, repeat, attempt, state, devices, log, started_at, gpu_memory, gpu_fraction)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
 _ADD_METRIC = "INSERT OR REPLACE INTO metrics VALUES (?, ?, ?, ?, ?)"
 _SET_VALUES = "UPDATE trials SET vals = ? WHERE trial_id = ?"
@@ -122,7 +132,9 @@ _END_TRIAL = """
     WHERE trial_id = ?
 """
 _END_RUN = """
-    UPDATE runs SET state = ?, failure = ?, message = ?, ended_at = ?
+    UPDATE runs
+    SET state = ?, failure = ?, message = ?, ended_at = ?,
+        gpu_seconds = ?, peak_bytes = ?, energy_joules = ?, is_estimated = ?
     WHERE trial_id = ? AND run = ?
 """
 
@@ -150,7 +162,14 @@ def derived(fact: Event) -> Iterable[Statement]:
             return (_one(_SET_SCORE, TrialState.PAUSED, fact.score, fact.best_step, fact.trial_id),)
         case TrialEnded():
             return (_end_trial(fact),)
-        case SearchOpened() | SearchEnded() | SpaceGrew() | StopRequested() | TrialPromoted():
+        case (
+            SearchOpened()
+            | SearchEnded()
+            | SpaceGrew()
+            | StopRequested()
+            | TrialPromoted()
+            | DeviceChanged()
+        ):
             return ()
         case _:
             assert_never(fact)
@@ -174,6 +193,8 @@ def _add_run(fact: RunStarted) -> Statement:
         _json(fact, "devices"),
         fact.log,
         fact.at,
+        fact.gpu_memory,
+        fact.gpu_fraction,
     )
 
 
@@ -186,7 +207,17 @@ def _add_metrics(fact: Reported) -> Statement:
 
 
 def _end_run(fact: RunEnded) -> Statement:
-    return _one(_END_RUN, fact.state, fact.failure, fact.message, fact.at, fact.trial_id, fact.run)
+    used: tuple[object, ...] = (None,) * 4 if fact.usage is None else astuple(fact.usage)
+    return _one(
+        _END_RUN,
+        fact.state,
+        fact.failure,
+        fact.message,
+        fact.at,
+        *used,
+        fact.trial_id,
+        fact.run,
+    )
 
 
 def _end_trial(fact: TrialEnded) -> Statement:

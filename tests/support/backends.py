@@ -15,9 +15,10 @@ from typing import Any
 from aiotune import HyperModel, HyperParameters
 from aiotune.executors.base import Finished
 from aiotune.executors.context import RunContext
+from aiotune.executors.gpu_memory import peak_bytes
 from tests.support import keras_search
 
-__all__ = ["Mixed", "Telling", "tell", "tell_gpus", "told"]
+__all__ = ["Mixed", "Telling", "tell", "tell_gpus", "tell_gpus_of_a_started_runtime", "told"]
 
 FRAMEWORKS = ("jax", "keras", "tensorflow", "torch")
 _MARK = "FACTS "
@@ -116,9 +117,23 @@ def tell(backend: str, **more: object) -> None:
 
 def tell_gpus(run: RunContext) -> Finished:
     """Print which GPUs this process was shown before anything of the user's ran."""
-    print(
-        _MARK + json.dumps({"gpus": GPUS_FIRST, "started": STARTED_FIRST, "loaded": LOADED_FIRST})
-    )
+    facts = {
+        "gpus": GPUS_FIRST,
+        "started": STARTED_FIRST,
+        "loaded": LOADED_FIRST,
+        "peak": peak_bytes(1),
+        "fraction": os.environ.get("XLA_PYTHON_CLIENT_MEM_FRACTION"),
+    }
+    print(_MARK + json.dumps(facts))
+    return Finished()
+
+
+def tell_gpus_of_a_started_runtime(run: RunContext) -> Finished:
+    """Compute something, and print how much of a GPU that took, and which runtimes have started."""
+    import keras
+
+    keras.ops.sum(keras.ops.ones(3))
+    print(_MARK + json.dumps({"started": _started(), "peak": peak_bytes(1)}))
     return Finished()
 
 

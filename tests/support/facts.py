@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from aiotune.events import (
+    DeviceChanged,
     EndReason,
     Event,
     Reported,
@@ -19,7 +20,7 @@ from aiotune.events import (
     TrialPromoted,
 )
 from aiotune.space import Boolean, Choice, Fixed, Float, HyperParameter, Int
-from aiotune.trial import Budget, FailureKind, RunState, StopCause, TrialState
+from aiotune.trial import Budget, FailureKind, RunState, StopCause, TrialState, Usage
 
 UNITS = Int("units", 32, 128, step=32)
 RATE = Float("rate", 1e-4, 1e-1, sampling="log")
@@ -30,6 +31,8 @@ SPACE: tuple[HyperParameter, ...] = (
     Boolean("bias"),
     Fixed("layers", 2),
 )
+
+USAGE = Usage(gpu_seconds=0.025, peak_bytes=2**30, energy_joules=7.5, is_estimated=True)
 
 
 def opened(at: float = 1.0) -> SearchOpened:
@@ -103,8 +106,14 @@ def every_kind() -> list[Event]:
         run_ended(state=RunState.STOPPED),
         TrialPaused(8.5, "0000", score=0.25, best_step=1),
         TrialPromoted(8.6, "0000", Budget(9, initial_epoch=3)),
-        RunStarted(8.7, "0000", 1, 0, 0, ("cpu:0-1",), None, Budget(9, initial_epoch=3)),
-        RunEnded(8.8, "0000", 1, RunState.FAILED, {}, None, FailureKind.CRASH, "SIGKILL"),
+        RunStarted(
+            8.7, "0000", 1, 0, 0, ("GPU-2",), None, Budget(9, initial_epoch=3), 0, 2**31, 0.25
+        ),
+        DeviceChanged(8.75, "GPU-1", "Xid 79"),
+        DeviceChanged(8.76, "GPU-1"),
+        RunEnded(
+            8.8, "0000", 1, RunState.FAILED, {}, None, FailureKind.CRASH, False, "SIGKILL", USAGE
+        ),
         TrialEnded(9.0, "0000", TrialState.FAILED, None, None, None, FailureKind.CRASH, "SIGKILL"),
         SearchEnded(10.0, EndReason.STOPPED, "asked for"),
     ]

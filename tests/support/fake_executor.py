@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 
 import anyio
@@ -79,12 +79,14 @@ class FakeExecutor(Executor):
     def __init__(self, play: Play) -> None:
         self.play = play
         self.assignments: list[Assignment] = []
+        self.held: list[tuple[int, ...]] = []  # the descriptors of each
         self.running: list[FakeExecution] = []
         self.most = 0
         self.ended = 0
 
-    async def start(self, assignment: Assignment) -> FakeExecution:
+    async def start(self, assignment: Assignment, *, held: Sequence[int] = ()) -> FakeExecution:
         self.assignments.append(assignment)
+        self.held.append(tuple(held))
         return FakeExecution(self, assignment)
 
 

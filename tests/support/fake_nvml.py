@@ -1,5 +1,6 @@
 """A stand-in for the module `pynvml`: cards that a test describes, faults that it scripts.
 
+It knows what discovery asks; for all else there is `nvml_standin`, a library below the real binding.
 Errors are the real binding's, so that their codes, texts and classes are the real ones.
 """
 
@@ -32,9 +33,14 @@ QUERIES = (
     "nvmlDeviceGetUUID",
     "nvmlDeviceGetName",
     "nvmlDeviceGetMemoryInfo",
+    "nvmlDeviceGetTotalEccErrors",
+    "nvmlDeviceGetRemappedRows",
+    "nvmlDeviceGetFieldValues",
     "nvmlDeviceGetMigMode",
     "nvmlDeviceGetMaxMigDeviceCount",
     "nvmlDeviceGetMigDeviceHandleByIndex",
+    "nvmlDeviceGetTopologyCommonAncestor",
+    "nvmlDeviceGetP2PStatus",
 )
 
 
@@ -43,6 +49,14 @@ class FakeMemory:
     total: int
     free: int
     used: int
+    reserved: int = 0
+
+
+@dataclass(frozen=True)
+class _FakeField:
+    """A field that this driver does not know."""
+
+    nvmlReturn: int = pynvml.NVML_ERROR_NOT_SUPPORTED  # noqa: N815
 
 
 @dataclass(frozen=True)
@@ -57,7 +71,7 @@ class FakeInstance:
 
 @dataclass(frozen=True)
 class FakeCard:
-    """A GPU. `memory_bytes` None: the query is not supported. `instances` None: MIG is off."""
+    """A GPU. `memory_bytes` None: the question has no answer. `instances` None: MIG is off."""
 
     uuid: str
     name: str = "NVIDIA H100"
@@ -81,6 +95,7 @@ class FakeNvml:
     NVML_ERROR_NOT_SUPPORTED = pynvml.NVML_ERROR_NOT_SUPPORTED
     NVML_ERROR_NOT_FOUND = pynvml.NVML_ERROR_NOT_FOUND
     NVML_ERROR_FUNCTION_NOT_FOUND = pynvml.NVML_ERROR_FUNCTION_NOT_FOUND
+    nvmlMemory_v2 = pynvml.nvmlMemory_v2  # noqa: N815
 
     def nvmlInit(self) -> None:  # noqa: N802
         self._enter("nvmlInit", needs_session=False)
@@ -106,11 +121,27 @@ class FakeNvml:
         self._enter("nvmlDeviceGetName", handle)
         return self._text(handle.name)
 
-    def nvmlDeviceGetMemoryInfo(self, handle: Any) -> FakeMemory:  # noqa: N802
+    def nvmlDeviceGetMemoryInfo(  # noqa: N802
+        self, handle: Any, version: int | None = None
+    ) -> FakeMemory:
         self._enter("nvmlDeviceGetMemoryInfo", handle)
         if handle.memory_bytes is None:
-            raise pynvml.NVMLError(pynvml.NVML_ERROR_NOT_SUPPORTED)
+            raise pynvml.NVMLError(pynvml.NVML_ERROR_FUNCTION_NOT_FOUND)
         return FakeMemory(handle.memory_bytes, handle.memory_bytes, 0)
+
+    def nvmlDeviceGetTotalEccErrors(  # noqa: N802
+        self, handle: Any, kind: int, counter: int
+    ) -> int:
+        self._enter("nvmlDeviceGetTotalEccErrors", handle)
+        return 0
+
+    def nvmlDeviceGetRemappedRows(self, handle: Any) -> tuple[int, int, int, int]:  # noqa: N802
+        self._enter("nvmlDeviceGetRemappedRows", handle)
+        return 0, 0, 0, 0
+
+    def nvmlDeviceGetFieldValues(self, handle: Any, fields: list[int]) -> list[Any]:  # noqa: N802
+        self._enter("nvmlDeviceGetFieldValues", handle)
+        return [_FakeField() for _ in fields]
 
     def nvmlDeviceGetMigMode(self, handle: FakeCard) -> list[int]:  # noqa: N802
         self._enter("nvmlDeviceGetMigMode", handle)
@@ -130,6 +161,18 @@ class FakeNvml:
             if instance.place == index:
                 return instance
         raise pynvml.NVMLError(pynvml.NVML_ERROR_NOT_FOUND)
+
+    def nvmlDeviceGetP2PStatus(  # noqa: N802
+        self, one: FakeCard, other: FakeCard, capability: int
+    ) -> int:
+        self._enter("nvmlDeviceGetP2PStatus", one)
+        raise pynvml.NVMLError(pynvml.NVML_ERROR_NOT_SUPPORTED)
+
+    def nvmlDeviceGetTopologyCommonAncestor(  # noqa: N802
+        self, one: FakeCard, other: FakeCard
+    ) -> int:
+        self._enter("nvmlDeviceGetTopologyCommonAncestor", one)
+        raise pynvml.NVMLError(pynvml.NVML_ERROR_NOT_SUPPORTED)
 
     def _enter(
         self,

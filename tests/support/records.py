@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from aiotune.trial import FailureKind, Observation, Run, RunState, Trial, TrialState
+from aiotune.trial import FailureKind, Observation, Run, RunState, Trial, TrialState, Usage
 
 __all__ = ["run", "trial"]
 
@@ -19,6 +19,8 @@ def run(
     failure: FailureKind | None = None,
     may_retry: bool = True,
     message: str | None = None,
+    gpu_memory: int | None = None,
+    usage: Usage | None = None,
 ) -> Run:
     """Return a run with `score` as its final metric, and `scores` as its reports."""
     return Run(
@@ -35,6 +37,8 @@ def run(
         failure=failure,
         may_retry=may_retry,
         message=message,
+        gpu_memory=gpu_memory,
+        usage=usage,
     )
 
 

@@ -6,7 +6,10 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from aiotune.devices.base import Watcher
+from aiotune.devices.device import Device
 from aiotune.devices.ledger import Ledger
+from aiotune.devices.meter import Meter
 from aiotune.devices.pool import DevicePool
 from aiotune.events import Event, SearchEnded, SearchOpened
 from aiotune.executors.base import Executor
@@ -45,13 +48,25 @@ class SearchOfFakes:
     earlier: Sequence[Event] = ()
     ledger: Ledger | None = None
     cores: int | None = None  # None: one for each slot
+    devices: Sequence[Device] = ()
+    meter: Meter | None = None
+    shared_slots: int | None = None
+    watch: Watcher | None = None
 
     def __post_init__(self) -> None:
         if self.oracle.seed is None:
             self.oracle.seed = 1
         self.history = History(self.earlier)
         cores = range(self.cores or self.slots)
-        self.pool = DevicePool((), cores=cores, slots=self.slots, ledger=self.ledger)
+        self.pool = DevicePool(
+            self.devices,
+            cores=cores,
+            slots=self.slots,
+            shared_slots=self.shared_slots,
+            ledger=self.ledger,
+            meter=self.meter,
+            watch=self.watch,
+        )
         self.scheduler = Scheduler(
             oracle=self.oracle,
             recorder=Recorder(self.store, self.history),
@@ -91,6 +106,8 @@ class SearchOfFakes:
             "policy": self.policy,
             "limits": self.limits,
             "pruner": self.pruner,
+            "resources": self.resources,
+            "devices": self.devices,
         }
         given |= changes
         return SearchOfFakes(

@@ -1,0 +1,48 @@
+"""Which errors mean that memory ran out: the computer's, or a GPU's. No framework is imported to tell."""
+
+from __future__ import annotations
+
+import errno
+import re
+from collections.abc import Iterator
+
+__all__ = ["is_out_of_memory"]
+
+# Python's and NumPy's; TensorFlow's; PyTorch's.
+_NAMES = frozenset(
+    {"MemoryError", "_ArrayMemoryError", "ResourceExhaustedError", "OutOfMemoryError"}
+)
+# Libraries that have one type for all their errors say it in the text alone.
+_TEXTS = re.compile(
+    "|".join(
+        (
+            r"RESOURCE_EXHAUSTED",  # XLA: JAX, TensorFlow with jit_compile
+            r"(?i:(cuda|hip)\w*( runtime)?( error)?(\s*\(2\))?\W+out of memory)",  # PyTorch, CuPy, Numba
+            r"(CUDA|HIP)_ERROR_OUT_OF_MEMORY",  # the driver's, as XLA, Numba and TensorRT pass it on
+            r"(cuda|hip)Error(MemoryAllocation|OutOfMemory)",
+            r"(CUDNN|CUBLAS|CUSOLVER|CUSPARSE|CUFFT)_(STATUS_)?ALLOC_FAILED",
+            r"DefaultCPUAllocator: (can't allocate|not enough) memory",  # PyTorch, without a GPU
+        )
+    )
+)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Tell whether an error, or one that it was raised from (`raise ... from`), says that memory ran out."""
+    return any(map(_says_so, _causes(error)))
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    seen: set[int] = set()
+    cause: BaseException | None = error
+    while cause is not None and id(cause) not in seen:  # user code may have tied a knot
+        seen.add(id(cause))
+        yield cause
+        cause = cause.__cause__
+
+
+def _says_so(error: BaseException) -> bool:
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    names = {kind.__name__ for kind in type(error).__mro__}
+    return not names.isdisjoint(_NAMES) or _TEXTS.search(str(error)) is not None
