@@ -39,7 +39,9 @@ def lock_directory(
     """Lock the cards of each test in a directory of its own, which is made when it is needed."""
     directory = tmp_path_factory.getbasetemp() / f"locks-{next(NUMBERS)}"
     monkeypatch.setenv("AIOTUNE_LOCK_DIR", str(directory))
-    shared_ledger().locks = None  # opened with the first pool that has GPUs, and kept by the process
+    shared_ledger().locks = (
+        None  # opened with the first pool that has GPUs, and kept by the process
+    )
     return directory
 
 

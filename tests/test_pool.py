@@ -157,7 +157,7 @@ async def test_the_impossible_is_refused_at_once(resources: Resources, message: 
 
 
 def test_memory_of_a_gpu_asks_for_a_gpu() -> None:
-    with pytest.raises(DeviceError, match="1 GPU, and this machine has 0"):
+    with pytest.raises(DeviceError, match="1 GPU, and this machine has none"):
         cpu_pool().resolve(Resources(gpu_memory="1GiB"))
 
 

@@ -172,7 +172,7 @@ def test_more_than_any_card_has_is_refused_at_once(resources: Resources, message
 
 
 def test_a_part_of_a_gpu_needs_one() -> None:
-    with pytest.raises(DeviceError, match="a part of a GPU, and this machine has 0"):
+    with pytest.raises(DeviceError, match="a part of a GPU, and this machine has none"):
         DevicePool([], cores=range(2), slots=2).resolve(Resources(gpus=0.5))
 
 

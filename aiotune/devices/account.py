@@ -21,10 +21,14 @@ NEVER = math.inf  # a ticket after all others
 
 @dataclass(frozen=True, slots=True)
 class Holding:
-    """What a lease holds. ticket: its place in the order of asking."""
+    """What a lease holds.
+
+    ticket: its place in the order of asking. is_open: how much of a card it needs was left to measures.
+    """
 
     choice: Choice
     ticket: float
+    is_open: bool = False
 
     @property
     def weight(self) -> float:
@@ -80,6 +84,7 @@ class Account:
         self.memory = memory
         self.priority = priority
         self.need = GpuNeed()
+        self._has_told_need = False
         self.leases: dict[Lease, Holding] = {}
         self.waiters: list[Waiter] = []  # oldest first
         self.claim: Want | None = None
@@ -136,6 +141,15 @@ class Account:
         """Return the request with what earlier runs took, if it was left to that and is known."""
         memory_bytes = self.need.memory_bytes
         return request if memory_bytes is None else request.with_need(memory_bytes)
+
+    def end(self, lease: Lease) -> int | None:
+        """Take back a lease; return what runs take of a card, by measure, if the user should be told now."""
+        holding = self.leases.pop(lease)
+        self.need.note_end(lease)
+        if self._has_told_need or not holding.is_open or self.need.memory_bytes is None:
+            return None
+        self._has_told_need = True
+        return self.need.memory_bytes
 
     # --- what it wants ---
 

@@ -10,12 +10,14 @@ from aiotune.devices.lease import Lease
 from aiotune.resources import Resources
 from aiotune.trial import Usage
 
-__all__ = ["DUE", "HELD", "SETTLING", "Locks", "Pool", "Tell", "UsageMeter", "Watcher"]
+__all__ = ["DUE", "HELD", "LOADED", "SETTLING", "Locks", "Pool", "Tell", "UsageMeter", "Watcher"]
 
-# Reasons why a card is not leased now that the ledger itself gives. A holder follows after HELD and a colon.
+# Reasons why a card is not leased now that the ledger itself gives, or must know. A holder follows after HELD and a
+# colon; more words follow after LOADED.
 SETTLING = "its memory is not back yet"
 HELD = "in use by another process"
 DUE = "another process has waited for it"
+LOADED = "its processor is busy"  # with runs of this process, which share it
 
 Tell = Callable[[str, str | None], Awaitable[object]]
 """Told of a device, by UUID, why it is not used any more; None: it is used again."""

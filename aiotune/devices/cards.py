@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from aiotune.devices.base import DUE, HELD, SETTLING, Locks
+from aiotune.devices.base import DUE, HELD, LOADED, SETTLING, Locks
 
 __all__ = ["Cards"]
 
@@ -75,7 +75,7 @@ class Cards:
         for uuid in uuids:
             self.others.pop(uuid, None)
             told = [tender for tender in self._tenders if uuid in tender.uuids]
-            if told and uuid not in self.withheld:
+            if told and self.withheld.get(uuid, LOADED).startswith(LOADED):
                 self.withheld[uuid] = SETTLING
                 self._settling.add(uuid)  # nor is it for other processes until its memory is back
             else:  # a fault that was found stays the reason

@@ -9,6 +9,8 @@ Nothing here reads a clock or a driver: times come in as seconds of a clock that
   `tolerable_bytes`. Afterwards it must have been free for `CALM_SECONDS`, for a colleague's next run.
 - A fault of the card, or of the driver, keeps it from being leased till readings were clean for a while: the
   longer, the oftener it happened.
+- A card that runs share gets no further one when its processor was busy all the time for `LOADED_SECONDS`, until
+  it is less so. Where nobody tells how busy it is, that is no bound.
 - A card on which `FEW_FAILURES` runs in a row failed, while others succeed elsewhere, is tried again after
   `BENCH_SECONDS`: another failure then is enough.
 """
@@ -20,7 +22,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from enum import Enum, auto
 
-from aiotune.devices.base import SETTLING
+from aiotune.devices.base import LOADED, SETTLING
 from aiotune.devices.device import Process, Reading
 from aiotune.devices.offer import gibibytes
 
@@ -29,6 +31,7 @@ __all__ = [
     "CALM_SECONDS",
     "CLEAN_SECONDS",
     "FEW_FAILURES",
+    "LOADED_SECONDS",
     "SETTLE_SECONDS",
     "Cause",
     "Condition",
@@ -45,6 +48,8 @@ CLEAN_SECONDS = 10.0  # without a fault; twice as long at each relapse
 LONGEST_CLEAN_SECONDS = 600.0
 BENCH_SECONDS = 600.0
 FEW_FAILURES = 3
+LOADED_SECONDS = 2.0  # three readings: one alone may fall on a single long step
+_LOADED_PART, _RELIEVED_PART = 0.95, 0.9  # of the time; apart, so that a card does not come and go
 _READ_EVERY = 1.0  # seconds
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.02, 0.5  # seconds between readings while memory is not back
 _TOLERABLE_BYTES, _TOLERABLE_PART = 2**30, 0.05
@@ -62,11 +67,12 @@ class Cause(Enum):
     OWN = auto()  # the caller's own process uses its memory
     FAULT = auto()
     FAILURES = auto()
+    LOADED = auto()  # the runs that share it keep its processor busy
 
     @property
     def is_news(self) -> bool:
         """Whether the user should know: the others are a matter of moments, or of the day's business."""
-        return self not in (Cause.UNREAD, Cause.HELD, Cause.SETTLING)
+        return self not in (Cause.UNREAD, Cause.HELD, Cause.SETTLING, Cause.LOADED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +87,7 @@ class Verdict:
 class Rules:
     """What a search wants looked at.
 
-    skips_busy: cards that others use are left alone. judges_memory: what is in use tells anything at all; it
+    skips_busy: cards that others use are left alone, and a busy processor is not shared further. judges_memory: what is in use tells anything at all; it
     does not where runs are in the caller's own process, which keeps its memory.
     """
 
@@ -107,6 +113,8 @@ class Condition:
     occupied: Verdict | None = None
     occupied_since: float = 0.0
     calm_since: float | None = None
+    loaded: Verdict | None = None
+    loaded_since: float | None = None
     fault: str | None = None
     fault_at: float = 0.0  # when it was last seen
     relapses: int = 0
@@ -123,7 +131,9 @@ class Condition:
             return Verdict(Cause.FAULT, self.fault)
         if self.benched_until is not None and at < self.benched_until:
             return Verdict(Cause.FAILURES, _FAILED)
-        return self.occupied if self.waits_since is None else self._waiting(at, self.waits_since)
+        if self.waits_since is not None:
+            return self._waiting(at, self.waits_since)
+        return self.occupied or self.loaded
 
     def _waiting(self, at: float, since: float) -> Verdict:
         if at - since < SETTLE_SECONDS:
@@ -172,6 +182,8 @@ class Condition:
             held=None,
             occupied=None,
             calm_since=None,
+            loaded=None,
+            loaded_since=None,
         )
 
     def taken(self, holder: str) -> Condition:
@@ -193,9 +205,20 @@ class Condition:
         return replace(self, failures=FEW_FAILURES - 1, failing_since=until, benched_until=until)
 
     def read(
-        self, at: float, reading: Reading, rules: Rules, *, leases: int, read_in: int
+        self,
+        at: float,
+        reading: Reading,
+        rules: Rules,
+        *,
+        leases: int,
+        read_in: int,
+        is_shared: bool = False,
     ) -> Condition:
-        """It was read. leases: how many there are on it. read_in: the round it was asked for in."""
+        """It was read.
+
+        leases: how many there are on it. read_in: the round it was asked for in. is_shared: the leases leave
+        room to others.
+        """
         fault = reading.fault
         new = self._without_fault(at) if fault is None else self.broken(at, fault)
         if read_in != self.round:
@@ -203,6 +226,7 @@ class Condition:
         new = replace(new, is_read=True)
         if fault is not None:  # its figures mean nothing
             return new
+        new = new._with_load(at, reading, rules, is_shared=is_shared and leases > 0)
         if leases:
             return replace(new, waits_since=None, is_vacated=False)
         return new._with_memory(at, reading, rules)
@@ -219,6 +243,21 @@ class Condition:
             return self
         seconds = min(LONGEST_CLEAN_SECONDS, CLEAN_SECONDS * 2.0 ** min(self.relapses - 1, 16))
         return self if at - self.fault_at < seconds else replace(self, fault=None)
+
+    # --- the processor ---
+
+    def _with_load(
+        self, at: float, reading: Reading, rules: Rules, *, is_shared: bool
+    ) -> Condition:
+        """Judge a card that runs share by how busy its processor is."""
+        part = reading.utilisation if is_shared and rules.skips_busy else None
+        if part is None or part < (_LOADED_PART if self.loaded is None else _RELIEVED_PART):
+            return replace(self, loaded=None, loaded_since=None)
+        since = at if self.loaded_since is None else self.loaded_since
+        if self.loaded is not None or at - since < LOADED_SECONDS:
+            return replace(self, loaded_since=since)
+        reason = f"{LOADED} to {100 * part:.0f} %: no further run shares it"
+        return replace(self, loaded=Verdict(Cause.LOADED, reason))
 
     # --- memory ---
 

@@ -22,7 +22,7 @@ class News:
         """Return the cards that are withheld for another cause than was told last, and those that are back."""
         news: list[tuple[str, Verdict | None]] = []
         for uuid, verdict in verdicts.items():
-            if verdict is None:
+            if verdict is None or verdict.cause is Cause.LOADED:  # it is in use: it must be well
                 if self._told.pop(uuid, None) is not None:
                     news.append((uuid, None))
             elif verdict.cause.is_news and self._told.get(uuid) is not verdict.cause:
@@ -109,10 +109,19 @@ class Conditions:
         if uuid in self._cards:
             self._cards[uuid] = self._cards[uuid].broken(at, fault)
 
-    def read(self, uuid: str, at: float, reading: Reading, *, leases: int, read_in: int) -> None:
-        """A card was read. leases: how many there are on it. read_in: the round it was asked for in."""
+    def read(
+        self,
+        uuid: str,
+        at: float,
+        reading: Reading,
+        *,
+        leases: int,
+        read_in: int,
+        is_shared: bool = False,
+    ) -> None:
+        """A card was read, as `Condition.read` has it."""
         self._cards[uuid] = self._cards[uuid].read(
-            at, reading, self.rules(uuid), leases=leases, read_in=read_in
+            at, reading, self.rules(uuid), leases=leases, read_in=read_in, is_shared=is_shared
         )
 
     def reported(self, uuids: Iterable[str], at: float, *, failed: bool) -> None:

@@ -35,7 +35,7 @@ from aiotune.devices.account import NEVER, Account, Holding, Waiter, ahead_of
 from aiotune.devices.base import SETTLING, Locks
 from aiotune.devices.cards import Cards
 from aiotune.devices.lease import Lease
-from aiotune.devices.offer import Offer, Request
+from aiotune.devices.offer import Offer, Request, gibibytes
 from aiotune.devices.reasons import why_refused
 from aiotune.devices.run_memory import RunMemory
 from aiotune.devices.taken import Choice, Taken
@@ -144,9 +144,11 @@ class Ledger:
             if reason != SETTLING:
                 self._cards.settled(uuid)
 
-    def restore(self, uuid: str) -> None:
-        """Lease the card again, if it was withheld."""
+    def restore(self, uuid: str, reason: str | None = None) -> None:
+        """Lease the card again, if it was withheld. reason: only if it is still withheld for that."""
         with self.lock:
+            if reason is not None and self._cards.withheld.get(uuid) != reason:
+                return
             was_withheld = self._cards.withheld.pop(uuid, None) is not None
             self._cards.settled(uuid)
         if was_withheld:
@@ -160,6 +162,12 @@ class Ledger:
                 for account in self._accounts.values()
                 for lease in tuple(account.leases)  # the garbage collector may end one here
             )
+
+    def is_shared(self, uuid: str) -> bool:
+        """Return whether runs are on the card, and others may join them."""
+        with self.lock:
+            use = self.taken().cards.get(uuid)
+            return use is not None and not use.is_closed
 
     def note_used(self, uuid: str, used_bytes: int | None) -> None:
         """Take note of how much of a card's memory is in use; None: not known.
@@ -349,7 +357,8 @@ class Ledger:
             self._cards.guards(choice.gpus),
         )
         place = next(self._tickets) if ticket == NEVER else ticket
-        account.leases[lease] = Holding(choice, place)
+        is_open = request.share is not None and request.share.is_open
+        account.leases[lease] = Holding(choice, place, is_open)
         account.note_ticket(ticket)
         return lease
 
@@ -373,10 +382,12 @@ class Ledger:
                 return
             if account.claim is not None and account.is_full(account.claim.request):
                 account.claim.ticket = next(self._tickets)  # till now it waited for itself only
-            del account.leases[lease]
+            need = account.end(lease)
             vacated = self._cards.vacate(uuid for uuid in lease.gpus if not self.lease_count(uuid))
         for call in vacated:
             _call(call)
+        if need is not None:
+            logger.info("a run takes %s of a GPU, by measure: runs share", gibibytes(need))
         self.settle()
 
     def _decide(self, account: Account, request: Request, ticket: float) -> Choice | None:

@@ -10,6 +10,7 @@ class GpuNeed:
 
     def __init__(self) -> None:
         self._largest: int | None = None
+        self._so_far: dict[object, int] = {}  # of runs in progress, until a need is known
 
     @property
     def memory_bytes(self) -> int | None:
@@ -19,3 +20,16 @@ class GpuNeed:
     def note(self, peak_bytes: int) -> None:
         """Take note of what one run took at most."""
         self._largest = max(peak_bytes, self._largest or 0)
+
+    def note_so_far(self, run: object, peak_bytes: int) -> None:
+        """Take note of what a run in progress took till now: it may take more, so that it only adds to a need."""
+        if self._largest is None:
+            self._so_far[run] = max(peak_bytes, self._so_far.get(run, 0))
+        else:
+            self.note(peak_bytes)
+
+    def note_end(self, run: object) -> None:
+        """Take note that a run has ended: what it told last is what it took."""
+        if run in self._so_far:
+            self.note(max(self._so_far.values()))
+            self._so_far.clear()

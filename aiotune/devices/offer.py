@@ -178,9 +178,11 @@ class Offer:
             why = f" ({self._problem})" if self._problem else ""
             if len(devices) < len(self.devices):
                 why = " (of MIG instances CUDA uses only one in a process)"
+            number = len(devices) or "none"
+            remedy = "lower Resources(gpus=...)" if devices else "Resources() takes the processor"
             raise DeviceError(
-                f"a run asks for {_gpus(request)}, and this machine has {len(devices)} that may be "
-                f"used{why}: lower Resources(gpus=...)"
+                f"a run asks for {_gpus(request)}, and this machine has {number} that may be used{why}: "
+                f"{remedy}"
             )
         asked = request.gpu_memory_bytes
         if sum(size_of(device) >= asked for device in devices) < request.gpus:

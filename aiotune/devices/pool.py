@@ -180,18 +180,20 @@ class DevicePool:
     def measure_gpu(self, lease: Lease, peak_bytes: int) -> None:
         """Take note of what a run took of its card at most, the context of its framework included.
 
-        A run that asks for "shared" without saying how much gets the largest measure and a sixteenth more from
-        then on. Leases in progress stay. It may be called from any thread.
+        A run that asks for "shared" without saying how much gets the largest measure and a sixteenth more, once a
+        run has ended that told one: before, it may have more to take. Leases in progress stay. It may be called
+        from any thread.
         """
         if not peak_bytes:
             return  # no framework told anything, which says nothing of the next run
         need = self._account.need
         with self._ledger.lock:
-            before = need.memory_bytes
+            if lease in self._account.leases:
+                need.note_so_far(lease, peak_bytes)
+                return
+            was_known = need.memory_bytes is not None
             need.note(peak_bytes)
-            now = need.memory_bytes
-        if before is None and now is not None:
-            logger.info("a run takes %s of a GPU, by measure: runs share", gibibytes(now))
+        if not was_known:
             self._ledger.settle()
 
     def report(self, lease: Lease, *, failed: bool) -> None:

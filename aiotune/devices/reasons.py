@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from aiotune.devices.account import Account
+from aiotune.devices.base import LOADED
 from aiotune.devices.device import Device
 from aiotune.devices.offer import Offer, Request, counted, gibibytes
 from aiotune.devices.parts import part_on, usable_bytes
@@ -54,8 +55,10 @@ def _unfit(device: Device, request: Request) -> str:
 
 
 def _card(device: Device, request: Request, taken: Taken) -> str | None:
-    if device.uuid in taken.withheld:
-        return taken.withheld[device.uuid]
+    why = taken.withheld.get(device.uuid)
+    # Who wants all of a card waits for the end of its runs, busy or not.
+    if why is not None and not (request.share is None and why.startswith(LOADED)):
+        return why
     use = taken.cards.get(device.uuid)
     if use is None:
         return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field, replace
 
-from aiotune.devices.base import SETTLING
+from aiotune.devices.base import LOADED, SETTLING
 from aiotune.devices.device import Device
 from aiotune.devices.parts import Part, usable_bytes
 
@@ -85,9 +85,15 @@ class Taken:
     def may_empty(self, device: Device) -> bool:
         """Return whether a card is shared, so that it is free once nobody joins any more."""
         use = self.cards.get(device.uuid)
-        return use is not None and not use.is_closed and device.uuid not in self.withheld
+        if use is None or use.is_closed:
+            return False
+        return self.withheld.get(device.uuid, LOADED).startswith(LOADED)
 
     def soon(self) -> Taken:
-        """Return what is not free once memory is back that is only settling. It shares all else with this."""
-        withheld = {uuid: why for uuid, why in self.withheld.items() if why != SETTLING}
+        """Return what is not free once memory is back that is only settling, and busy processors are idle.
+
+        It shares all else with this.
+        """
+        passing = (SETTLING, LOADED)
+        withheld = {uuid: why for uuid, why in self.withheld.items() if not why.startswith(passing)}
         return replace(self, withheld=withheld)

@@ -209,7 +209,7 @@ class _Watching:
 
     def _judge(self, now: float) -> None:
         """Withhold and restore cards as their conditions are now."""
-        restored: list[str] = []
+        restored: list[tuple[str, str]] = []
         with self._ledger.lock:
             if self._is_over:
                 return
@@ -219,15 +219,18 @@ class _Watching:
                 self._look_at_lock(uuid, now)
                 verdict = self.verdicts[uuid] = self._conditions[uuid].verdict(now)
                 if verdict is None:
-                    restored += [uuid] if uuid in withheld else []
+                    restored += [(uuid, withheld[uuid])] if uuid in withheld else []
                 elif withheld.get(uuid) != verdict.reason:
                     self._ledger.withhold(uuid, verdict.reason)
                 self._conditions.applied(uuid, None if verdict is None else verdict.reason)
             news = self._conditions.news.of(self.verdicts)
         for uuid, verdict in news:
             _log(uuid, verdict)
-        for uuid in restored:
-            self._ledger.restore(uuid)
+        for (
+            uuid,
+            reason,
+        ) in restored:  # unless its last lease has just been released: it settles then
+            self._ledger.restore(uuid, reason)
 
     def _look_at_lock(self, uuid: str, now: float) -> None:
         """See whether another process has a card that is not free, or has it no more. Needs the ledger's lock.
@@ -305,7 +308,10 @@ class _Watching:
         """Needs the ledger's lock."""
         leases = self._ledger.lease_count(uuid)
         self._conditions.notice(uuid, self._ledger.withheld.get(uuid), now)
-        self._conditions.read(uuid, now, reading, leases=leases, read_in=read_in)
+        is_shared = self._ledger.is_shared(uuid)
+        self._conditions.read(
+            uuid, now, reading, leases=leases, read_in=read_in, is_shared=is_shared
+        )
         if self._meter is not None:
             self._meter.note(uuid, now, reading, leases)
 

@@ -14,6 +14,7 @@ from typing import Any
 from aiotune import HyperParameters, RandomSearch, Resources
 from aiotune.executors.context import RunContext
 from aiotune.executors.gpu_memory import CONTEXT_BYTES
+from tests.support import tuned
 from tests.support.nvml_standin import VARIABLE
 
 __all__ = ["GIB", "Crowd", "Greedy", "Guests", "Sized", "make", "room_for"]
@@ -25,18 +26,14 @@ _POLL_SECONDS = 0.005  # between looks of a child at a folder; a test never poll
 def make(kind: type[RandomSearch], directory: Path, **changes: Any) -> Any:
     """Return a tuner that takes every failure as it comes, on all cards."""
     options: dict[str, Any] = {
-        "objective": "loss",
         "max_trials": 8,
-        "seed": 1,
-        "directory": directory,
-        "project_name": "project",
         "gpus": "require",
+        "max_concurrent_trials": None,
         "preload": (),
         "grace_seconds": 0.5,
-        "max_retries_per_trial": 0,
         "max_consecutive_failed_trials": 10_000,
     }
-    return kind(**options | changes)
+    return tuned.make(kind, directory, **options | changes)
 
 
 def _take(size: int) -> None:
