@@ -126,13 +126,13 @@ class Runner:
         """
         return nullcontext() if self._plan.policy.repeats == 1 else self._turns.of(trial_id)
 
-    def adopt(self, trial_id: str, run: int) -> None:
+    def adopt(self, trial_id: str, run: int, lease: Lease) -> None:
         """Take charge of a run whose start is recorded; `perform` must follow."""
         self._executions[trial_id, run] = None
+        self._usages[trial_id, run] = RunUsage(self._pool, lease, self._clock)
 
     async def perform(self, key: RunKey, lease: Lease, spawn: Spawn) -> None:
         """Run to the end on `lease`, which is released. `spawn` starts a task beside this one."""
-        self._usages[key] = RunUsage(self._pool, lease, self._clock)
         try:
             await self._announce(key[0])
             outcome = await self._follow(key, lease, spawn)

@@ -392,7 +392,7 @@ class Scheduler:
                         lease.gpu_fraction,
                     )
                 )
-                self._runner.adopt(trial.trial_id, work.run)
+                self._runner.adopt(trial.trial_id, work.run, lease)
         except BaseException:
             lease.release()
             raise

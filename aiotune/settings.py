@@ -32,7 +32,8 @@ class Settings:
     resources: what one run needs, or a function of its hyperparameters that returns that.
     priority: of the searches of this process that wait for devices, the one with the highest comes first; among
     equals the one with fewer runs.
-    busy_gpus: "skip" leaves GPUs alone while another program uses their memory; "use" does not look.
+    busy_gpus: "skip" leaves GPUs alone while another program uses their memory, or while runs with
+    `gpus="shared"` keep them busy; "use" does not look.
     limits: when the search ends by itself. pruner: a rule that ends trials early which have no chance, such
     as `aiotune.MedianPruner()`; rules are joined with `&` and `|`.
     executor: "auto" (an `async def run_trial` runs in the loop, all else in child processes), "process",

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from aiotune.devices.base import HELD, SETTLING
+from aiotune.devices.base import HELD, LOADED, SETTLING
 from aiotune.devices.ledger import Ledger
 from aiotune.devices.pool import DevicePool, Lease
 from aiotune.resources import Resources
 from tests.support.leasing import Tenant, gpus, settle, take
 
+PACKED = Resources(gpus="shared", gpu_memory="30GiB")
 HALF = Resources(gpus=0.5)
 
 
@@ -133,6 +134,23 @@ def test_a_fault_stays_the_reason_when_the_last_lease_is_released() -> None:
     ledger.withhold("a", "a fault")
     lease.release()
     assert ledger.withheld == {"a": "a fault"}
+
+
+def test_a_busy_card_settles_like_any_other_when_its_last_lease_is_released() -> None:
+    ledger, pool = shared_pool(80)
+    told: list[str] = []
+    ledger.tend(["a"], told.append)
+    lease = take(pool, PACKED)
+    busy = f"{LOADED} to 97 %: no further run shares it"
+    ledger.withhold("a", busy)
+    assert pool.lease_nowait(PACKED) is None
+    lease.release()
+    assert ledger.withheld == {"a": SETTLING}
+    assert told == ["a"]
+    ledger.restore("a", busy)  # by who has not heard of the release yet
+    assert ledger.withheld == {"a": SETTLING}
+    ledger.restore("a", SETTLING)
+    assert pool.free == pool.total
 
 
 # Locked

@@ -8,12 +8,13 @@ from random import Random
 
 import pytest
 
-from aiotune.devices.base import HELD, SETTLING
+from aiotune.devices.base import HELD, LOADED, SETTLING
 from aiotune.devices.condition import (
     BENCH_SECONDS,
     CALM_SECONDS,
     CLEAN_SECONDS,
     FEW_FAILURES,
+    LOADED_SECONDS,
     LONGEST_CLEAN_SECONDS,
     SETTLE_SECONDS,
     Cause,
@@ -45,6 +46,18 @@ def seen(
     card: Condition, at: float, reading: Reading, rules: Rules = SKIP, *, leases: int = 0
 ) -> Condition:
     return card.read(at, reading, rules, leases=leases, read_in=card.round)
+
+
+def computing(
+    card: Condition, since: float, *parts: float | None, rules: Rules = SKIP, is_shared: bool = True
+) -> Condition:
+    """A card with a run on it whose processor was so busy, second by second."""
+    for second, part in enumerate(parts):
+        reading = replace(FREE, utilisation=part)
+        card = card.read(
+            since + second, reading, rules, leases=1, read_in=card.round, is_shared=is_shared
+        )
+    return card
 
 
 def cause(card: Condition, at: float) -> Cause | None:
@@ -227,6 +240,12 @@ def test_the_own_process_is_named_with_the_remedy() -> None:
     assert 'busy_gpus="use"' in reason(card, 0.0)
 
 
+def test_the_own_process_is_found_also_after_a_run_and_not_waited_for() -> None:
+    own = busy(70, Process(os.getpid(), 70 * GIB, False))
+    card = seen(seen(fresh(), 1.0, FULL, leases=1).vacated(2.0), 2.1, own)
+    assert cause(card, 2.1) is Cause.OWN
+
+
 def test_with_busy_gpus_in_use_nobody_elses_memory_counts() -> None:
     assert cause(seen(fresh(), 1.0, FULL, USE), 1.0) is None
 
@@ -266,6 +285,65 @@ def test_a_fault_during_a_run_outlasts_the_release() -> None:
     card = seen(fresh(), 1.0, BROKEN, leases=1).vacated(2.0)
     assert cause(card, 2.0) is Cause.FAULT
     assert cause(seen(card, 2.1, FREE), 2.1) is Cause.FAULT
+
+
+# The processor
+
+
+def test_a_shared_card_whose_processor_is_busy_gets_no_further_run() -> None:
+    card = computing(fresh(), 0.0, 0.97, 1.0)
+    assert card.verdict(1.0) is None
+    card = computing(card, LOADED_SECONDS, 0.97)
+    assert cause(card, 2.0) is Cause.LOADED
+    assert reason(card, 2.0) == f"{LOADED} to 97 %: no further run shares it"
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        (1.0, 1.0, 0.94, 1.0, 1.0),  # a pause between steps
+        (1.0,),
+        (0.94,) * 60,
+        (None,) * 60,  # as of a MIG instance
+        (1.0, None, 1.0, None, 1.0),
+    ],
+)
+def test_what_is_not_busy_all_the_time_or_not_known_is_no_bound(
+    parts: tuple[float | None, ...],
+) -> None:
+    assert computing(fresh(), 0.0, *parts).verdict(60.0) is None
+
+
+def test_a_busy_card_is_shared_again_when_it_has_time_to_spare() -> None:
+    card = computing(fresh(), 0.0, *[1.0] * 5, 0.91)
+    assert cause(card, 5.0) is Cause.LOADED
+    card = computing(card, 6.0, 0.89, 0.97, 0.97)
+    assert card.verdict(8.0) is None
+    assert cause(computing(card, 9.0, 0.97), 9.0) is Cause.LOADED
+
+
+def test_a_busy_card_that_is_empty_settles_and_is_free() -> None:
+    card = computing(fresh(), 0.0, *[1.0] * 5).vacated(5.0)
+    assert cause(card, 5.0) is Cause.SETTLING
+    assert seen(card, 5.1, replace(FREE, utilisation=1.0)).verdict(5.1) is None
+
+
+def test_a_card_without_leases_is_not_busy_with_them() -> None:
+    card = computing(fresh(), 0.0, *[1.0] * 5)
+    assert seen(card, 6.0, replace(FREE, utilisation=1.0)).verdict(6.0) is None
+
+
+def test_a_run_that_has_its_card_for_itself_may_keep_it_busy() -> None:
+    assert computing(fresh(), 0.0, *[1.0] * 60, is_shared=False).verdict(60.0) is None
+
+
+def test_with_busy_gpus_in_use_the_processor_is_no_bound() -> None:
+    assert computing(fresh(), 0.0, *[1.0] * 60, rules=USE).verdict(60.0) is None
+
+
+def test_a_fault_of_a_busy_card_comes_first() -> None:
+    card = computing(fresh(), 0.0, *[1.0] * 5)
+    assert cause(seen(card, 5.0, BROKEN, leases=1), 5.0) is Cause.FAULT
 
 
 # Locks of other processes
@@ -423,6 +501,16 @@ def test_each_change_is_told_once_and_moments_are_not() -> None:
     assert told == [(4.0, "BUSY"), (7.0, "FAULT"), (20.0, "BUSY"), (30.0, None)]
 
 
+def test_a_card_that_is_busy_with_its_own_runs_is_no_news_but_well_again() -> None:
+    news, card = News(), fresh()
+    broken = seen(card, 0.0, BROKEN, leases=1)
+    assert [verdict is None for _, verdict in news.of({"a": broken.verdict(0.0)})] == [False]
+    assert news.of({"b": computing(card, 0.0, *[1.0] * 5).verdict(5.0)}) == []
+    healed = computing(broken, 1.0, *[1.0] * 60)
+    assert cause(healed, 60.0) is Cause.LOADED
+    assert news.of({"a": healed.verdict(60.0)}) == [("a", None)]
+
+
 # Any sequence
 
 
@@ -444,9 +532,12 @@ def test_whatever_happened_a_card_that_is_healthy_and_free_is_leased_again(seed:
             case 3:
                 cards.taken(uuid, "process 12")
             case _:
-                reading = rng.choice([FREE, FULL, BROKEN])
+                reading = rng.choice([FREE, FULL, BROKEN, replace(FREE, utilisation=1.0)])
                 read_in = cards[uuid].round - rng.randrange(2)
-                cards.read(uuid, at, reading, leases=rng.randrange(2), read_in=read_in)
+                leases = rng.randrange(2)
+                cards.read(
+                    uuid, at, reading, leases=leases, read_in=read_in, is_shared=rng.random() < 0.5
+                )
     for uuid in "ab":
         if cards[uuid].held is not None:
             cards.vacated(uuid, at)

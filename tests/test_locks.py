@@ -437,9 +437,9 @@ def test_directory_is_the_one_that_is_named(tmp_path: Path) -> None:
 def test_directory_is_the_machines_by_default(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, environment: dict[str, str]
 ) -> None:
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    held(open_locks(environment))
-    assert (tmp_path / "aiotune-locks" / "a.lock").is_file()
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "own"))
+    held(open_locks(environment, tmp_path / "everybodys"))
+    assert (tmp_path / "everybodys" / "a.lock").is_file()
 
 
 def test_a_search_inside_of_a_run_has_the_cards_of_the_run(directory: Path) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import anyio
 import pytest
+from anyio.lowlevel import checkpoint
 
 from aiotune.devices.host import read_host
 from aiotune.devices.ledger import Ledger
@@ -16,8 +17,9 @@ from aiotune.devices.run_memory import RUN_MEMORY_BYTES
 from aiotune.errors import DeviceError, FatalTypeError, FatalValueError
 from aiotune.resources import Resources
 from tests.support.fake_nvml import FakeCard, FakeNvml, fake_cards
-from tests.support.nvml_standin import Link, Machine, equal_cards, load
+from tests.support.nvml_standin import Link, Machine, OnCard, equal_cards, load
 
+GIB = 2**30
 A, B, C = fake_cards(3)
 THREE = FakeNvml([A, B, C])
 NONE = FakeNvml(faults={"nvmlInit": 12})
@@ -373,6 +375,34 @@ async def test_a_pool_that_is_watched_leases_parts_whole_cards_and_neighbours(
                         assert set(lease.gpus) == {cards[1].uuid, cards[3].uuid}
                     usage = pool.usage(lease, 0.0, 1.0)
                     assert usage is not None
+            tasks.cancel_scope.cancel()
+    assert told == []
+    assert pool.free == pool.total
+
+
+async def test_a_card_that_is_watched_is_leased_time_and_again(
+    machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIOTUNE_LOCK_DIR", str(tmp_path / "locks"))
+    ledger, (card,) = Ledger(), equal_cards(1)
+    machine.put(card)
+    told: list[str | None] = []
+
+    async def tell(uuid: str, reason: str | None) -> None:
+        told.append(reason)
+
+    with load(machine), anyio.fail_after(60):
+        pool = await open_pool(environment={}, ledger=ledger)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(pool.tend, tell)
+            await checkpoint()
+            assert card.uuid in ledger.withheld  # till it has been looked at
+            for resources in (Resources(), Resources(), Resources(gpus=0.5), Resources()):
+                async with pool.lease(resources) as lease:
+                    assert lease.gpus == (card.uuid,)
+                    machine.put(OnCard(device=card.uuid, pid=4711, memory=30 * GIB))
+                machine.end(4711)
+                assert pool.lease_nowait(resources) is None  # not before a look at its memory
             tasks.cancel_scope.cancel()
     assert told == []
     assert pool.free == pool.total

@@ -46,7 +46,7 @@ def test_a_fraction_is_a_part_of_what_runs_may_have() -> None:
 
 def test_an_amount_of_memory_counts_as_its_part() -> None:
     part = part_on(card(64), Share(None, 8 * GIB))
-    assert part == Part(8 * GIB / usable_bytes(64 * GIB), 8 * GIB, 0.125)
+    assert part == Part(8 * GIB / usable_bytes(64 * GIB), 8 * GIB, 0.125, is_packed=True)
 
 
 def test_a_fraction_with_an_amount_keeps_both() -> None:

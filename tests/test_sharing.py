@@ -13,6 +13,7 @@ from typing import Any
 import anyio
 import pytest
 
+from aiotune.devices.base import LOADED
 from aiotune.devices.ledger import Ledger
 from aiotune.devices.parts import usable_bytes
 from aiotune.devices.pool import Capacity, DevicePool, Lease
@@ -108,6 +109,20 @@ def test_sixty_models_whose_need_was_learned_fill_a_card_and_never_more() -> Non
     assert pool.free == pool.total
 
 
+def test_what_the_driver_holds_back_keeps_no_part_of_a_card_free() -> None:
+    ledger = Ledger()
+    pool = pool_of(24, ledger=ledger)
+    half = Resources(gpus=0.5, cpus=1)
+    one, other = take(pool, half), take(pool, half)
+    reserved = 24 * GIB // 64
+    ledger.note_used("a", 2 * (one.gpu_memory_bytes or 0) + reserved, 24 * GIB)
+    other.release()
+    ledger.note_used("a", (one.gpu_memory_bytes or 0) + reserved, 24 * GIB)
+    take(pool, half).release()
+    ledger.note_used("a", (one.gpu_memory_bytes or 0) + reserved + GIB, 24 * GIB)  # somebody else's
+    assert pool.lease_nowait(half) is None
+
+
 def test_the_largest_measure_counts_and_makes_room_for_who_waits() -> None:
     pool, heard = pool_of(64, 64), list[str]()
     pool.subscribe(lambda: heard.append("heard"))
@@ -126,6 +141,42 @@ def test_the_largest_measure_counts_and_makes_room_for_who_waits() -> None:
     assert heard == ["heard"] * 2  # nothing more is free
 
 
+def test_what_a_run_told_counts_from_its_end_on_and_may_raise_what_is_known() -> None:
+    pool = pool_of(64, 64, 64)
+    first, second = take(pool, SHARED), take(pool, SHARED)
+    pool.measure_gpu(first, GIB)  # before its first step
+    assert not take(pool, SHARED).is_shared
+    pool.measure_gpu(first, 8 * GIB)
+    second.release()  # it has told nothing
+    assert not take(pool, SHARED).is_shared
+    first.release()
+    small = take(pool, SHARED)
+    assert small.gpu_memory_bytes == 8 * GIB * 17 // 16
+    pool.measure_gpu(small, 16 * GIB)
+    assert take(pool, SHARED).gpu_memory_bytes == 17 * GIB
+
+
+@pytest.mark.parametrize(
+    ("resources", "lines"),
+    [
+        (Resources(), []),
+        (Resources(gpus=0.5), []),
+        (of("9GiB"), []),
+        (SHARED, ["a run takes 17 GiB of a GPU, by measure: runs share"]),
+    ],
+)
+def test_that_runs_share_is_logged_once_and_only_where_they_do(
+    resources: Resources, lines: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    pool = pool_of(64)
+    with caplog.at_level("INFO", logger="aiotune.devices"):
+        for peak in (16 * GIB, 32 * GIB):
+            lease = take(pool, resources)
+            pool.measure_gpu(lease, peak)
+            lease.release()
+    assert caplog.messages == lines
+
+
 def test_a_run_of_which_nothing_is_known_is_no_measure() -> None:
     pool = pool_of(64, 64)
     pool.measure_gpu(take(pool, SHARED), 0)
@@ -134,7 +185,9 @@ def test_a_run_of_which_nothing_is_known_is_no_measure() -> None:
 
 def test_who_needs_nearly_a_whole_card_gets_one_for_itself() -> None:
     pool = pool_of(24, 64)
-    pool.measure_gpu(take(pool), 63 * GIB)  # and a sixteenth more: no card has as much
+    first = take(pool, SHARED)
+    pool.measure_gpu(first, 63 * GIB)  # and a sixteenth more: no card has as much
+    first.release()
     lease = take(pool, SHARED)
     assert (lease.gpus, lease.is_shared) == (("b",), False)
 
@@ -443,7 +496,12 @@ class Schedule:
         task = asyncio.current_task()
         assert task is not None
         async with pool.lease(resources) as lease:
-            assert not self.ledger.withheld.keys() & set(lease.gpus)
+            is_counted = isinstance(
+                resources.gpus, float
+            )  # how many share a card is the user's word
+            for uuid in lease.gpus:
+                why = self.ledger.withheld.get(uuid)
+                assert why is None or (is_counted and why == LOADED)
             self.leases[task] = lease
             self.ends[task] = asyncio.get_running_loop().create_future()
             try:
@@ -473,7 +531,9 @@ class Schedule:
             case "cancel" if self.runs:
                 random.choice(self.runs).cancel()
             case "withhold":
-                self.ledger.withhold(random.choice(self.pools[0].devices).uuid, "a fault")
+                uuid = random.choice(self.pools[0].devices).uuid
+                is_loaded = self.ledger.is_shared(uuid) and random.random() < 0.5
+                self.ledger.withhold(uuid, LOADED if is_loaded else "a fault")
             case "restore":
                 for uuid in [*self.ledger.withheld][:2]:
                     self.ledger.restore(uuid)

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from aiotune.devices.base import SETTLING
+from aiotune.devices.base import LOADED, SETTLING
 from aiotune.devices.parts import Part, Share, part_on, usable_bytes
 from aiotune.devices.taken import Choice, Taken
 from tests.support.leasing import GIB, gpus
@@ -54,3 +54,13 @@ def test_memory_that_is_not_back_will_be_soon() -> None:
     taken = Taken(withheld={"a": SETTLING})
     assert not taken.is_free(CARD)
     assert taken.soon().is_free(CARD)
+
+
+def test_a_shared_card_that_is_busy_may_be_emptied_and_is_joined_later() -> None:
+    half, packed = part_on(CARD, Share(0.5)), part_on(CARD, Share(None, 2 * GIB))
+    taken = leased(half)
+    taken.withheld["a"] = f"{LOADED} to 97 %: no further run shares it"
+    assert not taken.has_room(CARD, packed)
+    assert taken.has_room(CARD, half)
+    assert taken.may_empty(CARD)
+    assert taken.soon().has_room(CARD, packed)

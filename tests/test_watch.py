@@ -16,7 +16,7 @@ import anyio
 import pytest
 
 from aiotune.clock import SystemClock
-from aiotune.devices.base import HELD, SETTLING, Tell
+from aiotune.devices.base import HELD, LOADED, SETTLING, Tell
 from aiotune.devices.condition import (
     BENCH_SECONDS,
     CALM_SECONDS,
@@ -412,6 +412,110 @@ async def test_a_shared_card_settles_after_its_last_run() -> None:
         assert machine.withheld("a") == SETTLING
         async with machine.pool.lease(GPU):
             assert machine.sensor.cards["a"].ours == 0
+
+
+HALF = Resources(gpus="shared", gpu_memory="39GiB", cpus=1)
+QUARTER = Resources(gpus="shared", gpu_memory="19GiB", cpus=1)
+
+
+@virtually
+async def test_a_busy_processor_is_not_shared_further_until_it_has_time_to_spare(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    machine = Machine.of(1)
+    card = machine.sensor.cards["a"]
+    async with machine.tended(), machine.pool.lease(QUARTER):
+        card.utilisation = 1.0
+        await machine.clock.sleep(1.5)  # a long step
+        async with machine.pool.lease(QUARTER):
+            await machine.clock.sleep(10.0)
+            assert machine.pool.lease_nowait(QUARTER) is None
+            assert machine.withheld("a") == f"{LOADED} to 100 %: no further run shares it"
+            assert machine.pool.why(QUARTER) == f"a: {machine.withheld('a')}"
+            assert machine.pool.why(GPU) == "a: shared by 2 runs"
+            async with machine.pool.lease(Resources(gpus=0.5, cpus=1)):
+                pass  # how many they are is what the user has said
+            card.utilisation = 0.8
+            async with machine.pool.lease(QUARTER):
+                assert machine.clock.monotonic() < 14.0
+    assert machine.told == []
+    assert caplog.messages == []
+
+
+@virtually
+async def test_a_busy_card_settles_after_its_last_run_and_is_shared_again() -> None:
+    machine = Machine.of(1)
+    machine.ledger.locks = locks = FakeLocks()
+    machine.lag = 1.0
+    card = machine.sensor.cards["a"]
+    card.utilisation = 1.0
+    async with machine.tended():
+        async with machine.pool.lease(HALF) as lease:
+            with machine.running(lease, 30 * GIB):
+                await machine.clock.sleep(10.0)
+                assert machine.pool.lease_nowait(HALF) is None
+        assert machine.withheld("a") == SETTLING
+        assert locks.taken == {"a"}  # not for others either, until its memory is back
+        async with machine.pool.lease(HALF), machine.pool.lease(HALF):
+            assert card.ours == 0
+            assert machine.clock.monotonic() < 13.0
+    assert machine.told == []
+
+
+@virtually
+async def test_a_release_while_the_watch_restores_a_card_has_it_settle_all_the_same() -> None:
+    class Late(Ledger):
+        lease: Lease | None = None
+        seen: str | None = None
+
+        def restore(self, uuid: str, reason: str | None = None) -> None:
+            if self.lease is not None:
+                self.lease.release()
+                super().restore(uuid, reason)
+                self.lease, self.seen = None, self.withheld.get(uuid)
+            else:
+                super().restore(uuid, reason)
+
+    ledger = Late()
+    machine = Machine.of(1, ledger=ledger)
+    card = machine.sensor.cards["a"]
+    async with machine.tended():
+        async with machine.pool.lease(HALF) as lease:
+            card.utilisation = 1.0
+            await machine.clock.sleep(5.0)
+            ledger.lease, card.utilisation = lease, 0.5
+            await machine.clock.sleep(2.0)
+        assert ledger.seen == SETTLING
+        async with machine.pool.lease(GPU):
+            pass
+
+
+@virtually
+async def test_who_waits_for_a_whole_card_gets_a_busy_one_when_its_runs_have_ended() -> None:
+    machine = Machine.of(1)
+    card = machine.sensor.cards["a"]
+    order: list[str] = []
+
+    async def lease(name: str, resources: Resources, seconds: float) -> None:
+        async with machine.pool.lease(resources):
+            order.append(name)
+            await machine.clock.sleep(seconds)
+
+    async with machine.tended(), anyio.create_task_group() as tasks:
+        tasks.start_soon(lease, "part", QUARTER, 20.0)
+        await machine.clock.sleep(1.0)
+        card.utilisation = 1.0
+        tasks.start_soon(lease, "whole", GPU, 5.0)
+        for _ in range(100):  # more than may pass it
+            tasks.start_soon(lease, "small", QUARTER, 3.0)
+        await machine.clock.sleep(10.0)
+        before = len(order)
+        await machine.clock.sleep(5.0)
+        assert len(order) == before  # whoever has joined before it was found busy has ended
+        card.utilisation = 0.5
+    whole = order.index("whole")
+    assert before < whole < 101
+    assert len(order) == 102
 
 
 # Several searches

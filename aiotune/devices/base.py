@@ -12,8 +12,8 @@ from aiotune.trial import Usage
 
 __all__ = ["DUE", "HELD", "LOADED", "SETTLING", "Locks", "Pool", "Tell", "UsageMeter", "Watcher"]
 
-# Reasons why a card is not leased now that the ledger itself gives, or must know. A holder follows after HELD and a
-# colon; more words follow after LOADED.
+# Reasons why a card is not leased now that the ledger itself gives, or knows. A holder follows after HELD and a
+# colon; LOADED is the beginning of one.
 SETTLING = "its memory is not back yet"
 HELD = "in use by another process"
 DUE = "another process has waited for it"

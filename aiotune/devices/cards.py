@@ -75,7 +75,8 @@ class Cards:
         for uuid in uuids:
             self.others.pop(uuid, None)
             told = [tender for tender in self._tenders if uuid in tender.uuids]
-            if told and self.withheld.get(uuid, LOADED).startswith(LOADED):
+            is_loaded = self.withheld.get(uuid, "").startswith(LOADED)
+            if told and (is_loaded or uuid not in self.withheld):
                 self.withheld[uuid] = SETTLING
                 self._settling.add(uuid)  # nor is it for other processes until its memory is back
             else:  # a fault that was found stays the reason

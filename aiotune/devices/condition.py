@@ -9,8 +9,8 @@ Nothing here reads a clock or a driver: times come in as seconds of a clock that
   `tolerable_bytes`. Afterwards it must have been free for `CALM_SECONDS`, for a colleague's next run.
 - A fault of the card, or of the driver, keeps it from being leased till readings were clean for a while: the
   longer, the oftener it happened.
-- A card that runs share gets no further one when its processor was busy all the time for `LOADED_SECONDS`, until
-  it is less so. Where nobody tells how busy it is, that is no bound.
+- A card that runs share gets no further one when its processor was busy for `LOADED_SECONDS` without a break,
+  until it is less so. Where the driver does not tell how busy it is, that is no bound.
 - A card on which `FEW_FAILURES` runs in a row failed, while others succeed elsewhere, is tried again after
   `BENCH_SECONDS`: another failure then is enough.
 """
@@ -87,8 +87,9 @@ class Verdict:
 class Rules:
     """What a search wants looked at.
 
-    skips_busy: cards that others use are left alone, and a busy processor is not shared further. judges_memory: what is in use tells anything at all; it
-    does not where runs are in the caller's own process, which keeps its memory.
+    skips_busy: cards that others use are left alone, and one that its runs keep busy is not shared further.
+    judges_memory: what is in use tells anything at all; it does not where runs are in the caller's own
+    process, which keeps its memory.
     """
 
     skips_busy: bool = True
@@ -266,6 +267,7 @@ class Condition:
         new = replace(self, used_bytes=used)
         if self.is_vacated and self.waits_since is not None:
             is_over = at - self.waits_since >= _BUSY_SETTLE_SECONDS and not rules.skips_busy
+            is_over |= bool(_own_process(reading.processes))  # what it holds does not come back
             if not is_over and used > self._expected_bytes(reading, rules):
                 return replace(new, pause=min(2 * self.pause, _LONGEST_PAUSE))
         new = replace(new, waits_since=None, is_vacated=False)
@@ -332,12 +334,18 @@ def _not_back(used: int) -> str:
 def _occupied(used: int, processes: Iterable[Process]) -> Verdict:
     """Say who uses the memory. Process ids choose the words only: in a container they may be another's."""
     computing = [each for each in processes if not each.is_graphics]
-    own = [each for each in computing if each.pid == os.getpid()]
-    if own:
-        return Verdict(Cause.OWN, _own(own[0].memory_bytes or used))
+    own = _own_process(processes)
+    if own is not None:
+        return Verdict(Cause.OWN, _own(own.memory_bytes or used))
     pids = ", ".join(str(each.pid) for each in computing)
     who = f"another program (process {pids})" if pids else _NAMELESS
     return Verdict(Cause.BUSY, f"{gibibytes(used)} of its memory are in use by {who}")
+
+
+def _own_process(processes: Iterable[Process]) -> Process | None:
+    """Return what the driver tells of this process, if it computes on the card."""
+    own = (each for each in processes if not each.is_graphics and each.pid == os.getpid())
+    return next(own, None)
 
 
 def _own(used: int) -> str:

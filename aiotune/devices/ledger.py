@@ -36,6 +36,7 @@ from aiotune.devices.base import SETTLING, Locks
 from aiotune.devices.cards import Cards
 from aiotune.devices.lease import Lease
 from aiotune.devices.offer import Offer, Request, gibibytes
+from aiotune.devices.parts import usable_bytes
 from aiotune.devices.reasons import why_refused
 from aiotune.devices.run_memory import RunMemory
 from aiotune.devices.taken import Choice, Taken
@@ -169,15 +170,18 @@ class Ledger:
             use = self.taken().cards.get(uuid)
             return use is not None and not use.is_closed
 
-    def note_used(self, uuid: str, used_bytes: int | None) -> None:
-        """Take note of how much of a card's memory is in use; None: not known.
+    def note_used(self, uuid: str, used_bytes: int | None, total_bytes: int | None = None) -> None:
+        """Take note of how much of a card's memory is in use, of how much; None: not known.
 
-        What is more than its leases may take, where they share it, is missing to further ones.
+        What is more than its leases may take, and more than what is set aside for the driver, where they share
+        it, is missing to further ones.
         """
+        set_aside = 0 if total_bytes is None else total_bytes - usable_bytes(total_bytes)
         with self.lock:
             use = self.taken().cards.get(uuid)
-            is_shared = use is not None and not use.is_closed
-            others = max(0, (used_bytes or 0) - use.memory_bytes) if use and is_shared else 0
+            others = 0
+            if use is not None and not use.is_closed:
+                others = max(0, (used_bytes or 0) - use.memory_bytes - set_aside)
             before = self._cards.others.pop(uuid, 0)
             if others:
                 self._cards.others[uuid] = others

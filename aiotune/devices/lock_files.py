@@ -21,6 +21,7 @@ __all__ = ["Holder", "LockDirectory", "read_holder", "read_text", "try_lock", "w
 
 # A fifo would else be waited for.
 _FLAGS = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
+_NOT_WRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS)
 _DIRECTORY_MODE = 0o1777  # anybody adds files, and deletes only their own
 _FILE_MODE = 0o666
 _TEXT_BYTES = 4096
@@ -91,14 +92,12 @@ class LockDirectory:
     def _open(self, name: str, folder: int, flags: int) -> int:
         try:
             return os.open(name, flags | _FLAGS, dir_fd=folder)
-        except PermissionError:
-            if flags == os.O_RDONLY:
+        except OSError as error:
+            if error.errno == errno.ELOOP:
+                raise OSError(error.errno, "it is a symbolic link", name) from None
+            if flags == os.O_RDONLY or error.errno not in _NOT_WRITABLE:
                 raise
             return self._open(name, folder, os.O_RDONLY)  # it can be locked all the same
-        except OSError as error:
-            if error.errno != errno.ELOOP:
-                raise
-            raise OSError(error.errno, "it is a symbolic link", name) from None
 
     def _check_plain(self, name: str, found: os.stat_result) -> None:
         """OSError for what is no file, and for a file of somebody's under a second name: it is written to."""

@@ -15,7 +15,6 @@ import errno
 import fcntl
 import logging
 import os
-import tempfile
 import threading
 import weakref
 from collections.abc import Collection, Mapping
@@ -239,10 +238,14 @@ class CardLocks:
         self._dropped.clear()
 
 
-def open_locks(environment: Mapping[str, str]) -> CardLocks:
-    """Return locks in the directory that the environment names, else in one for all users of the machine."""
+def open_locks(
+    environment: Mapping[str, str], default: Path = Path("/tmp/aiotune-locks")
+) -> CardLocks:
+    """Return locks in the directory that the environment names, else in one for all users of the machine.
+
+    TMPDIR has no say: it may be another one for each user, or job.
+    """
     named = environment.get(_DIRECTORY)
-    default = Path(tempfile.gettempdir()) / "aiotune-locks"
     # Resolved if it is the user's own: a link in its place, which is not followed, would be another's doing.
     directory = Path(named).expanduser().absolute().resolve() if named else default
     return CardLocks(directory, ours=environment.get(LEASED, "").split(","))

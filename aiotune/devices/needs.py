@@ -22,7 +22,7 @@ class GpuNeed:
         self._largest = max(peak_bytes, self._largest or 0)
 
     def note_so_far(self, run: object, peak_bytes: int) -> None:
-        """Take note of what a run in progress took till now: it may take more, so that it only adds to a need."""
+        """Take note of what a run in progress took till now. More may come: it can only raise a need."""
         if self._largest is None:
             self._so_far[run] = max(peak_bytes, self._so_far.get(run, 0))
         else:

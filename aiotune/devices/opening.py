@@ -17,7 +17,7 @@ from aiotune.devices.condition import Rules
 from aiotune.devices.device import Device, Discovery
 from aiotune.devices.host import Host, read_host
 from aiotune.devices.ledger import Ledger, shared_ledger
-from aiotune.devices.locks import open_locks
+from aiotune.devices.locks import LEASED, open_locks
 from aiotune.devices.meter import Meter
 from aiotune.devices.nvml import Nvml
 from aiotune.devices.nvml_discovery import discover
@@ -60,11 +60,12 @@ async def open_pool(
     there. max_concurrent: the most leases at a time. None: one for each GPU, or as many as may share
     them, a core each; without GPUs, as many as cores, CPU quota and memory allow. resources: what each
     lease will be of; None: each of something else. priority: of the pools of this process that wait, the
-    one with the highest comes first. busy_gpus: "skip": cards whose memory others use are left alone while
-    the pool is tended. environment: whose CUDA_VISIBLE_DEVICES holds; None: this
-    process's. nvml, root: stand-ins for the driver and the file system. in_caller: runs are performed
-    in this process, so that they have no cores and no memory of their own: a lease counts them, and
-    holds GPUs. ledger: where leases are kept; None: this process's. clock: for the watch over the devices.
+    one with the highest comes first. busy_gpus: "skip": while the pool is tended, cards whose memory others use
+    are left alone, and those that runs keep busy are not shared further. environment: whose
+    CUDA_VISIBLE_DEVICES holds; None: this process's. nvml, root: stand-ins for the driver and the file
+    system. in_caller: runs are performed in this process, so that they have no cores and no memory of their
+    own: a lease counts them, and holds GPUs. ledger: where leases are kept; None: this process's. clock: for
+    the watch over the devices.
     """
     _check(gpus, max_concurrent)
     environment = dict(os.environ) if environment is None else environment
@@ -81,7 +82,10 @@ async def open_pool(
         ledger,
         Sensor(nvml, root=root),
         clock=clock or SystemClock(),
-        rules=Rules(skips_busy=busy_gpus == "skip", judges_memory=not in_caller),
+        rules=Rules(
+            skips_busy=busy_gpus == "skip",
+            judges_memory=not in_caller and not environment.get(LEASED),
+        ),
         meter=meter,
     )
     pool = DevicePool(

@@ -36,12 +36,14 @@ class Part:
     """A part of a certain card, for one run.
 
     fraction: what it counts; those of a card are 1 together at most. memory_bytes: what the run may take; None:
-    as much, where the card's total is not known. memory_fraction: the same as a part of the total.
+    as much, where the card's total is not known. memory_fraction: the same as a part of the total. is_packed:
+    as many are to be on the card as it bears; else the user has said how many.
     """
 
     fraction: float
     memory_bytes: int | None
     memory_fraction: float
+    is_packed: bool = False
 
 
 def share_of(resources: Resources) -> Share | None:
@@ -83,7 +85,8 @@ def part_on(device: Device, share: Share) -> Part | None:
     if memory_bytes > usable:
         return None
     fraction = memory_bytes / usable if share.fraction is None else share.fraction
-    return Part(fraction, memory_bytes, memory_bytes / total)
+    is_packed = share.fraction is None
+    return Part(fraction, memory_bytes, memory_bytes / total, is_packed)
 
 
 def runs_on(device: Device, share: Share) -> int | None:

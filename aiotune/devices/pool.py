@@ -180,9 +180,9 @@ class DevicePool:
     def measure_gpu(self, lease: Lease, peak_bytes: int) -> None:
         """Take note of what a run took of its card at most, the context of its framework included.
 
-        A run that asks for "shared" without saying how much gets the largest measure and a sixteenth more, once a
-        run has ended that told one: before, it may have more to take. Leases in progress stay. It may be called
-        from any thread.
+        A run that asks for "shared" without saying how much gets the largest measure and a sixteenth more, once
+        a run has ended that told one: till then it may have more to take. Leases in progress stay. It may be
+        called from any thread.
         """
         if not peak_bytes:
             return  # no framework told anything, which says nothing of the next run

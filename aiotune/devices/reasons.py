@@ -56,15 +56,16 @@ def _unfit(device: Device, request: Request) -> str:
 
 def _card(device: Device, request: Request, taken: Taken) -> str | None:
     why = taken.withheld.get(device.uuid)
-    # Who wants all of a card waits for the end of its runs, busy or not.
-    if why is not None and not (request.share is None and why.startswith(LOADED)):
+    part = None if request.share is None else part_on(device, request.share)
+    # Who wants all of a card waits for the end of its runs, busy or not, and a fraction is served all the same.
+    heeds_load = part is not None and part.is_packed
+    if why is not None and (heeds_load or not why.startswith(LOADED)):
         return why
     use = taken.cards.get(device.uuid)
     if use is None:
         return None
     if use.is_closed:
         return "leased"
-    part = None if request.share is None else part_on(device, request.share)
     if part is None or part.memory_bytes is None or device.memory_bytes is None:
         return f"shared by {counted(use.runs, 'run')}"
     others = taken.others.get(device.uuid, 0)

@@ -78,16 +78,23 @@ class Taken:
         """Return whether a run may have this part of a card; None: all of it."""
         if part is None or self.is_free(device):
             return self.is_free(device)
-        return device.uuid not in self.withheld and self.cards[device.uuid].has_room(
-            part, device.memory_bytes, self.others.get(device.uuid, 0)
-        )
+        if self._is_kept_from(device, part):
+            return False
+        others = self.others.get(device.uuid, 0)
+        return self.cards[device.uuid].has_room(part, device.memory_bytes, others)
+
+    def _is_kept_from(self, device: Device, part: Part) -> bool:
+        """Return whether a card that runs share is withheld from a run with this part."""
+        why = self.withheld.get(device.uuid)
+        return why is not None and (part.is_packed or not why.startswith(LOADED))
 
     def may_empty(self, device: Device) -> bool:
         """Return whether a card is shared, so that it is free once nobody joins any more."""
         use = self.cards.get(device.uuid)
         if use is None or use.is_closed:
             return False
-        return self.withheld.get(device.uuid, LOADED).startswith(LOADED)
+        why = self.withheld.get(device.uuid)
+        return why is None or why.startswith(LOADED)
 
     def soon(self) -> Taken:
         """Return what is not free once memory is back that is only settling, and busy processors are idle.

@@ -243,6 +243,8 @@ class _Watching:
         holder = None if locks is None else locks.holder(uuid)
         if holder is not None:
             self._conditions.taken(uuid, holder)
+            if locks is not None and not self._ledger.is_wanted((uuid,)):
+                locks.leave(uuid)  # else who has it would go on making way for this process
         elif card.held is not None and self._is_slow:
             # Who has just left the card leaves it to this process for a moment only. Unless it was killed, its
             # memory is back: it keeps the lock till then.
@@ -301,7 +303,7 @@ class _Watching:
                 self._read_at[uuid], self._read_in[uuid] = 2 * now - asked_at, rounds[uuid]
         for uuid, reading in answer.readings.items():
             if reading.fault is None:
-                self._ledger.note_used(uuid, reading.used_bytes)
+                self._ledger.note_used(uuid, reading.used_bytes, reading.total_bytes)
         self._ring()
 
     def _note(self, uuid: str, now: float, reading: Reading, read_in: int) -> None:

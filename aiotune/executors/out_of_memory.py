@@ -21,6 +21,9 @@ _TEXTS = re.compile(
             r"(CUDA|HIP)_ERROR_OUT_OF_MEMORY",  # the driver's, as XLA, Numba and TensorRT pass it on
             r"(cuda|hip)Error(MemoryAllocation|OutOfMemory)",
             r"(CUDNN|CUBLAS|CUSOLVER|CUSPARSE|CUFFT)_(STATUS_)?ALLOC_FAILED",
+            r"Dst tensor is not initialized",  # TensorFlow, of an array that it copies to a full GPU
+            r"Failed to allocate (request for )?[\d.]+ ?\w*[Bb](ytes)?\b",  # XLA's allocators
+            r"CUDNN_STATUS_INTERNAL_ERROR_\w+_ALLOCATION_FAILED",
             r"DefaultCPUAllocator: (can't allocate|not enough) memory",  # PyTorch, without a GPU
         )
     )

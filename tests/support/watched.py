@@ -48,6 +48,7 @@ class FakeCard:
     ours: int = 0
     theirs: int = 0
     own: int = 0  # this very process
+    utilisation: float | None = None
     fault: str | None = None
     is_there: bool = True
     takes: float = 0.001  # seconds; math.inf: it hangs until told otherwise
@@ -58,7 +59,12 @@ class FakeCard:
         used = self.ours + self.theirs + self.own
         if self.fault is not None:
             return Reading(fault=self.fault)
-        return Reading(total_bytes=80 * GIB, used_bytes=used, processes=tuple(processes))
+        return Reading(
+            total_bytes=80 * GIB,
+            used_bytes=used,
+            processes=tuple(processes),
+            utilisation=self.utilisation,
+        )
 
 
 class FakeSensor:
