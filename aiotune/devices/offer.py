@@ -179,7 +179,9 @@ class Offer:
             if len(devices) < len(self.devices):
                 why = " (of MIG instances CUDA uses only one in a process)"
             number = len(devices) or "none"
-            remedy = "lower Resources(gpus=...)" if devices else "Resources() takes the processor"
+            remedy = (
+                "lower Resources(gpus=...)" if devices else "for the processor, Resources(gpus=0)"
+            )
             raise DeviceError(
                 f"a run asks for {_gpus(request)}, and this machine has {number} that may be used{why}: "
                 f"{remedy}"
