@@ -15,6 +15,7 @@ from aiotune.devices.ledger import shared_ledger
 from aiotune.executors.launch import Server, acquire_server, release_server
 from aiotune.processes import modules_to_preload
 from aiotune.settings import Settings
+from tests.support import gpu_framework, nvml_standin
 from tests.support.nvml_standin import Machine, build
 
 # Before any test has changed it: most searches of the suite see it so, and share one fork server.
@@ -58,6 +59,17 @@ def nvml_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def machine(tmp_path: Path, nvml_library: Path) -> Machine:
     """Return a machine with a driver, and without cards: `put` some."""
     return Machine(tmp_path / "machine", nvml_library)
+
+
+@pytest.fixture
+def driver(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Put the machine below this process and all that it starts, and the stand-in frameworks on its path."""
+    monkeypatch.syspath_prepend(str(gpu_framework.FOLDER))
+    for name, value in nvml_standin.environment(machine).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    with nvml_standin.load(machine):
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,6 @@ import fcntl
 import os
 import sys
 from collections import Counter
-from collections.abc import Iterator
 from contextlib import closing
 from itertools import pairwise
 from pathlib import Path
@@ -19,25 +18,16 @@ from aiotune.devices.ledger import shared_ledger
 from aiotune.devices.nvml_readings import Sensor
 from aiotune.events import DeviceChanged, RunStarted
 from aiotune.trial import FailureKind, Run
-from tests.support import gpu_framework, nvml_standin
 from tests.support.gpu_searches import GIB, Crowd, Greedy, Guests, Sized, make, room_for
 from tests.support.nvml_standin import Card, Machine, OnCard, equal_cards
 from tests.support.programs import line_of, program
 
 PATIENT = Limits(trial_timeout=6)  # for those that never end
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the fork server is Linux's")
-
-
-@pytest.fixture(autouse=True)
-def driver(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine]:
-    """Put the machine below this process and all that it starts."""
-    monkeypatch.syspath_prepend(str(gpu_framework.FOLDER))
-    for name, value in nvml_standin.environment(machine).items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    with nvml_standin.load(machine):
-        yield machine
+pytestmark = [
+    pytest.mark.skipif(sys.platform != "linux", reason="the fork server is Linux's"),
+    pytest.mark.usefixtures("driver"),
+]
 
 
 def runs_of(result: SearchResult) -> list[Run]:

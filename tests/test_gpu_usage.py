@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +10,6 @@ import pytest
 
 from aiotune import EndReason, Limits, Resources
 from aiotune.cli import main
-from tests.support import gpu_framework, nvml_standin
 from tests.support.gpu_searches import GIB, Sized, make
 from tests.support.nvml_standin import Machine, equal_cards
 
@@ -21,15 +19,9 @@ WATTS = 70.0
 
 
 @pytest.fixture(autouse=True)
-def driver(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine]:
-    """Put a machine of two cards that tell their power, and count no energy, below this process."""
-    monkeypatch.syspath_prepend(str(gpu_framework.FOLDER))
-    for name, value in nvml_standin.environment(machine).items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+def cards(machine: Machine, driver: None) -> None:
+    """Put in two cards that tell their power, and count no energy."""
     machine.put(*(replace(card, millijoules=None) for card in equal_cards(2)))
-    with nvml_standin.load(machine):
-        yield machine
 
 
 async def test_a_search_knows_what_it_took_of_its_cards(
