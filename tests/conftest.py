@@ -29,6 +29,15 @@ hypothesis.settings.register_profile("patient", deadline=None)
 hypothesis.settings.load_profile("patient")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("chaos", "fault injection (tests/chaos)")
+    group.addoption(
+        "--chaos", action="store_true", help="the long versions, as `make chaos` runs them"
+    )
+    group.addoption("--chaos-seed", type=int, help="replay what a failed test has printed")
+    group.addoption("--chaos-report", help="write the counts of faults and losses into this file")
+
+
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "slow: takes a minute; leave it out with -m 'not slow'")
 
