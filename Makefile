@@ -1,6 +1,8 @@
 # make demo    the quickstart, in its own virtual environment
 # make test    the whole test suite
 # make check   tests, lint and types
+# make chaos   the long versions of the tests that inject faults, and their figures into docs/reliability.md: half
+#              an hour; `make chaos SEED=123` replays one
 # Another Python: make demo PYTHON=python3.12
 
 PYTHON ?= python3
@@ -9,7 +11,9 @@ BIN := $(VENV)/bin
 SOURCES := $(wildcard aiotune tests examples benchmarks)
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test lint types check clean
+CHAOS_REPORT := .chaos/report.json
+
+.PHONY: demo test lint types check chaos clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.demo-installed
@@ -27,8 +31,13 @@ types: $(VENV)/.lint-installed
 
 check: test lint types
 
+# If a test fails, the second command does not run: the page keeps the figures that it has.
+chaos: $(VENV)/.test-installed
+	$(BIN)/python -m pytest tests/chaos --chaos --chaos-report=$(CHAOS_REPORT) $(if $(SEED),--chaos-seed=$(SEED))
+	$(BIN)/python benchmarks/reliability.py $(CHAOS_REPORT)
+
 clean:
-	rm -rf .demo .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
+	rm -rf .demo .chaos .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
 
 # Each set is installed again only when pyproject.toml has changed.
 $(VENV)/.demo-installed: pyproject.toml | $(BIN)/python

@@ -12,27 +12,40 @@ more than the wait, and such a search goes the same way every time.
 
 from __future__ import annotations
 
+import logging
+import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from statistics import fmean
 
 import anyio
-from anyio import lowlevel, to_thread
+from anyio import lowlevel
 
+from aiotune.calling import blaming
 from aiotune.clock import Clock
+from aiotune.errors import FatalRuntimeError
 from aiotune.history import History
 from aiotune.oracles.base import Answer, Oracle, Suggest, Verdict
+from aiotune.own_thread import OwnThread
 from aiotune.space import Space
 from aiotune.trial import Observation, RunState, Trial, trial_id_of
 
 __all__ = ["Asked", "Asker"]
 
+_LOG = logging.getLogger("aiotune")
+
 # With runs that last longer than so many answers, a device loses less than 2 % of its time by waiting for one.
 _SHORT_RUN_IN_ANSWERS = 50
 _NEWEST_TRIALS = 8  # what runs lately last; early ones may have been others
+_PATIENCE_SECONDS = 10.0  # with a thread whose answer nobody wants any more
 _RAN_TO_AN_END = frozenset({RunState.FINISHED, RunState.STOPPED, RunState.FAILED})
+
+
+# Threads that were left alone in an oracle: nobody else may call it before they are back.
+_LEFT: list[tuple[Oracle, threading.Thread]] = []
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +71,9 @@ class Asker:
 
     One that asks on the loop is called at once, and never prepared. may_use_threads: False lets every oracle
     ask on the loop: on a virtual clock, an answer takes no time.
+
+    A thread whose answer is not wanted any more is waited for 10 s. One that is not back by then is left alone,
+    and no further call is made: the oracle keeps nothing that does not follow from the history.
     """
 
     def __init__(
@@ -67,18 +83,29 @@ class Asker:
         self._history = history
         self._clock = clock
         self._in_thread = oracle.asks_in_thread and may_use_threads
+        self._name = type(oracle).__name__
         self._lock = anyio.Lock()  # held while a thread is in the oracle
-        # One of its own: the threads that the loop shares may all be taken by the user's work.
-        self._thread = anyio.CapacityLimiter(1)
+        self._wanted = anyio.CancelScope()  # of the answer that is under way
+        self._is_closed = False
         self._answer_seconds = 0.0  # how long the last answer of a thread took
         self._preparation: _Preparation | None = None  # the one that counts; others were forgotten
 
     # --- asking ---
 
-    async def ask(self, number: int) -> Asked:
-        """Ask what to do next, or return what was prepared. Cancelled, it ends when the oracle has answered."""
+    def close(self) -> None:
+        """Ask nothing any more; an answer that is under way is not wanted. Returns at once."""
+        self._is_closed = True
+        self._wanted.cancel()
+
+    async def ask(self, number: int) -> Asked | None:
+        """Ask what to do next, or return what was prepared. None once closed.
+
+        FatalRuntimeError if a thread of an earlier search is still in the oracle.
+        """
         if not self._in_thread:
-            return _asked(self._oracle.next_answer(self._history, number), number, self._history)
+            with blaming(f"{self._name}.ask()"):
+                answer = self._oracle.next_answer(self._history, number)
+            return _asked(answer, number, self._history)
         async with self._turn():
             preparation, self._preparation = self._preparation, None
             if preparation is not None and self._is_good(preparation.asked, number):
@@ -101,28 +128,55 @@ class Asker:
             if preparation is self._preparation:
                 preparation.asked = await self._ask_in_thread(number)
 
-    async def _ask_in_thread(self, number: int) -> Asked:
+    async def _ask_in_thread(self, number: int) -> Asked | None:
+        if self._is_closed:
+            return None
+        if self._is_left:
+            raise FatalRuntimeError(
+                f"{self._name}.ask() of an earlier search has not returned yet, so that the oracle cannot be "
+                "used: make a new tuner"
+            )
         seen = self._history.snapshot()
         begun = self._clock.monotonic()
+        with anyio.CancelScope() as self._wanted:
+            answer = await self._answer(seen, number)
+            await lowlevel.checkpoint_if_cancelled()
+            self._answer_seconds = self._clock.monotonic() - begun
+            return _asked(answer, number, seen)
+        return None
+
+    async def _answer(self, seen: History, number: int) -> Answer:
+        """Ask in a thread of its own: those that the loop shares may all be taken by the user's work."""
         former = self._oracle.follow(lambda: seen)  # what it asks itself about the search, too
+        asking = OwnThread(partial(self._oracle.next_answer, seen, number), name="aiotune-oracle")
         try:
-            answer = await to_thread.run_sync(
-                self._oracle.next_answer, seen, number, limiter=self._thread
-            )
+            with blaming(f"{self._name}.ask()"):
+                return await asking.result(self._clock, patience_seconds=_PATIENCE_SECONDS)
         finally:
             self._oracle.follow(former)
-        await lowlevel.checkpoint_if_cancelled()  # the thread was waited for all the same
-        self._answer_seconds = self._clock.monotonic() - begun
-        return _asked(answer, number, seen)
+            if not asking.is_over:
+                _LEFT.append((self._oracle, asking.thread))
+                _LOG.error(
+                    "%s.ask() has not returned for %g s since its answer is not wanted any more: the search "
+                    "ends without it",
+                    self._name,
+                    _PATIENCE_SECONDS,
+                )
+
+    @property
+    def _is_left(self) -> bool:
+        """Whether a thread is in the oracle that nobody waits for any more."""
+        _LEFT[:] = [each for each in _LEFT if each[1].is_alive()]
+        return any(oracle is self._oracle for oracle, _ in _LEFT)
 
     def _pays(self) -> bool:
         """Tell whether runs are so short that devices would wait for answers a good part of their time."""
         newest = islice(self._history.newest_ended(), _NEWEST_TRIALS)
         seconds = [
-            run.ended_at - run.started_at
+            run.seconds
             for trial in newest
             for run in trial.runs
-            if run.state in _RAN_TO_AN_END and run.ended_at is not None
+            if run.state in _RAN_TO_AN_END and run.seconds is not None
         ]
         return bool(seconds) and fmean(seconds) < _SHORT_RUN_IN_ANSWERS * self._answer_seconds
 
@@ -138,35 +192,46 @@ class Asker:
 
     async def judge(self, trial_id: str, observation: Observation) -> Verdict:
         """Ask for the verdict on a running trial whose newest report is `observation`."""
-        async with self._turn_of("judge"):
-            return self._oracle.judge(self._history.trial(trial_id), observation)
+        async with self._turn_of("judge") as is_free:
+            if not is_free:
+                return Verdict.CONTINUE
+            with blaming(f"{self._name}.judge(), for trial {trial_id}"):
+                return self._oracle.judge(self._history.trial(trial_id), observation)
 
     async def tell(self, trial: Trial) -> None:
         """Tell that `trial` is over or paused."""
-        async with self._turn_of("tell"):
-            self._oracle.tell(trial)
+        async with self._turn_of("tell") as is_free:
+            if is_free:
+                with blaming(f"{self._name}.tell(), for trial {trial.trial_id}"):
+                    self._oracle.tell(trial)
 
     async def is_duplicate(self, trial_id: str) -> bool:
         """Ask whether a trial, whose path is now known better, is the point of another one."""
-        async with self._turn_of("is_duplicate"):
-            return self._oracle.is_duplicate(self._history, self._history.trial(trial_id))
+        async with self._turn_of("is_duplicate") as is_free:
+            if not is_free:
+                return False
+            with blaming(f"{self._name}.is_duplicate(), for trial {trial_id}"):
+                return self._oracle.is_duplicate(self._history, self._history.trial(trial_id))
 
-    def _turn_of(self, method: str) -> AbstractAsyncContextManager[None]:
-        """Wait for the oracle, but not for one that asks on the loop, nor for a method that does nothing."""
+    def _turn_of(self, method: str) -> AbstractAsyncContextManager[bool]:
+        """Wait for the oracle, but not for one that asks on the loop, nor for a method that does nothing.
+
+        Within, it is told whether the oracle may be called: not if a thread was left alone in it.
+        """
         if not self._in_thread:
-            return nullcontext()
+            return nullcontext(True)
         own = getattr(getattr(self._oracle, method), "__func__", None)
-        return nullcontext() if own is getattr(Oracle, method) else self._turn()
+        return nullcontext(True) if own is getattr(Oracle, method) else self._turn()
 
     @asynccontextmanager
-    async def _turn(self) -> AsyncIterator[None]:
+    async def _turn(self) -> AsyncIterator[bool]:
         """Wait until no thread is in the oracle, first come first served, and keep others out."""
         try:
             self._lock.acquire_nowait()  # `acquire` would let a turn of the loop pass
         except anyio.WouldBlock:
             await self._lock.acquire()
         try:
-            yield
+            yield not self._is_left
         finally:
             self._lock.release()
 

@@ -27,6 +27,7 @@ from aiotune.errors import AiotuneError, FatalValueError
 from aiotune.history import History
 from aiotune.layout import Layout
 from aiotune.objective import DefaultObjective, Objective
+from aiotune.printable import one_line, printable
 from aiotune.ranking import best_trials
 from aiotune.results import results_text
 from aiotune.store.reader import read_facts
@@ -46,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options.command(options)
         sys.stdout.flush()
     except AiotuneError as error:
-        print(f"aiotune: {error}", file=sys.stderr)
+        print(printable(f"aiotune: {error}"), file=sys.stderr)
         return 1
     except BrokenPipeError:  # the reader has seen enough: `aiotune trials DIR | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -188,7 +189,7 @@ def _show(options: argparse.Namespace) -> None:
         _print_json(_summary(history, options.project, options.top))
         return
     for line in _summary_text(history, options.project, options.top):
-        print(line)
+        print(printable(line))
 
 
 def _trials(options: argparse.Namespace) -> None:
@@ -202,7 +203,7 @@ def _trials(options: argparse.Namespace) -> None:
             _print_json(_record(trial))
         return
     for line in _table(chosen):
-        print(line)
+        print(printable(line))
 
 
 def _import(options: argparse.Namespace) -> None:
@@ -223,7 +224,7 @@ def _import(options: argparse.Namespace) -> None:
             keep_checkpoints=options.checkpoints,
         )
         for line in report_text(report):
-            print(line)
+            print(printable(line))
 
     anyio.run(importing)
 
@@ -271,7 +272,7 @@ def _state_text(history: History) -> str:
     opened, ended = history.opened, history.ended
     if opened is None:
         return "No search has begun"
-    what = f"{opened.oracle}, seed {opened.seed}"
+    what = one_line(f"{opened.oracle}, seed {opened.seed}")
     if ended is None:
         return f"Search ({what}) opened {_date(opened.at)}, not ended: in progress, or its process died"
     message = f": {ended.message}" if ended.message else ""
@@ -309,7 +310,7 @@ def _row(trial: Trial) -> tuple[str, str, str, str, str, str]:
         "-" if trial.score is None else f"{trial.score:.6g}",
         "-" if trial.best_step is None else str(trial.best_step),
         str(len(trial.runs)),
-        " ".join(f"{name}={_value_text(value)}" for name, value in values),
+        one_line(" ".join(f"{name}={_value_text(value)}" for name, value in values)),
     )
 
 

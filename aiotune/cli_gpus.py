@@ -30,6 +30,7 @@ from aiotune.devices.nvml_readings import Sensor
 from aiotune.devices.offer import gibibytes
 from aiotune.devices.run_memory import RunMemory
 from aiotune.devices.visible import VARIABLE, visible
+from aiotune.printable import printable
 
 __all__ = ["Holders", "Machine", "Row", "gpus_record", "gpus_text", "look", "show_gpus"]
 
@@ -79,7 +80,7 @@ def show_gpus(*, as_json: bool) -> None:
         print(json.dumps(gpus_record(machine), allow_nan=False))
         return
     for line in gpus_text(machine):
-        print(line)
+        print(printable(line))
 
 
 # --- looking ---

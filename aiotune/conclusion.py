@@ -15,6 +15,9 @@ from aiotune.trial import FailureKind, Observation, Run, RunState, StopCause
 __all__ = ["LOG_MARK", "Conclusion", "conclude", "cut_off"]
 
 LOG_MARK = "Its log: "  # begins the last line of a failure's message
+_WHERE = "; if it was deaf to the request to stop, the end of its log shows where it was"
+
+_DECISIVE = frozenset({StopCause.RULE, StopCause.LIMIT, StopCause.TIMEOUT, StopCause.STALL})
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,10 +68,13 @@ def cut_off(
 ) -> Conclusion:
     """Return how a run ended, with its process or its search, that told no end: in `state`, to be run again.
 
-    One that a rule had ended by then keeps what it had reached. reports: see `conclude`.
+    What it was asked to stop for by then decides all the same. One that a rule or a limit had ended keeps what
+    it had reached, one that took too long has failed. reports: see `conclude`.
     """
-    if run.stop_cause is StopCause.RULE:
-        return _stopped(run, objective, reports)
+    if run.stop_cause in _DECISIVE:
+        stopped = _stopped(run, objective, reports)
+        if stopped.state is not RunState.CANCELLED:
+            return stopped
     return Conclusion(state, message=message)
 
 
@@ -80,7 +86,8 @@ def _failed(
             return Conclusion(
                 RunState.FAILED,
                 failure=outcome.kind,
-                may_retry=outcome.may_retry,
+                # An executor that has time limits of its own would reach them again.
+                may_retry=outcome.may_retry and outcome.kind is not FailureKind.TIMEOUT,
                 message=_told(outcome, run),
             )
         case _:  # user code may take a request to stop badly
@@ -91,8 +98,8 @@ def _stopped(run: Run, objective: Objective, reports: Sequence[Observation]) -> 
     metrics, best_step = _best(reports, objective)
     cause = run.stop_cause
     match cause:
-        case StopCause.TIMEOUT:
-            return _timed_out(run)
+        case StopCause.TIMEOUT | StopCause.STALL:
+            return _timed_out(run, cause)
         case StopCause.PAUSE:
             return Conclusion(RunState.FINISHED, metrics, best_step)
         case StopCause.RULE:
@@ -142,12 +149,13 @@ def _names(metrics: Mapping[str, float], reports: Sequence[Observation]) -> list
     return list(metrics) or list({name: None for each in reports for name in each.metrics})
 
 
-def _timed_out(run: Run) -> Conclusion:
+def _timed_out(run: Run, cause: StopCause) -> Conclusion:
+    """Return the end of a run that took too long, and would again, or that has hung, by chance maybe."""
     return Conclusion(
         RunState.FAILED,
         failure=FailureKind.TIMEOUT,
-        may_retry=False,
-        message=f"{StopCause.TIMEOUT.value}{_log(run)}",
+        may_retry=cause is StopCause.STALL,
+        message=f"{cause.value}{_WHERE if run.log else ''}{_log(run)}",
     )
 
 

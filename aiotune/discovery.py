@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from contextlib import aclosing
+from contextlib import AbstractAsyncContextManager, aclosing, nullcontext
 from dataclasses import dataclass
 
 import anyio
 
 from aiotune import errors
+from aiotune.clock import Clock, SystemClock
 from aiotune.devices.base import Pool
 from aiotune.devices.lease import Lease
 from aiotune.errors import ExecutorError, FatalError, FatalRuntimeError, StoreMismatch
@@ -16,8 +17,12 @@ from aiotune.executors.base import Assignment, Execution, Executor, Failed, Fini
 from aiotune.history import History
 from aiotune.layout import Layout
 from aiotune.oracles.base import Oracle
-from aiotune.resources import Resources
+from aiotune.private_files import require_directory
+from aiotune.resources import Limits, Resources
+from aiotune.run_timer import RunTimer
 from aiotune.space import HyperParameter, Space
+from aiotune.tasks import beside
+from aiotune.trial import StopCause
 
 __all__ = ["Discovered", "check_range", "discover", "fatal_error"]
 
@@ -39,21 +44,30 @@ async def discover(
     executor: Executor,
     cpus: int | None = None,
     *,
+    memory: int | str | None = None,
+    limits: Limits | None = None,
+    clock: Clock | None = None,
     makes_directory: bool = True,
 ) -> Discovered:
     """Run the program once on a lease of the processor, without training, and return what it declares.
 
-    Raises the error that the program raised.
+    Raises the error that the program raised; FatalRuntimeError if it reaches the limits of one run.
     """
+    limits = limits or Limits()
     if makes_directory:
-        await anyio.Path(layout.trial(DISCOVERY)).mkdir(parents=True, exist_ok=True)
-    async with pool.lease(Resources(gpus=0, cpus=cpus)) as lease:
-        execution = await executor.start(_assignment(oracle, layout, lease))
+        await anyio.to_thread.run_sync(require_directory, layout.trial(DISCOVERY))
+    async with pool.lease(Resources(gpus=0, cpus=cpus, memory=memory)) as lease:
+        execution = await executor.start(_assignment(oracle, layout, lease, limits))
         log = str(layout.run_log(DISCOVERY, 0)) if executor.writes_logs else None
-        return await _meet(execution, log)
+        watch = _Watch(execution, RunTimer(limits, clock or SystemClock()))
+        async with watch.standing():
+            found = await _meet(execution, watch, log)
+        if found is not None:
+            return found
+        raise FatalRuntimeError(_too_long(watch.reached, limits, log))
 
 
-def _assignment(oracle: Oracle, layout: Layout, lease: Lease) -> Assignment:
+def _assignment(oracle: Oracle, layout: Layout, lease: Lease, limits: Limits) -> Assignment:
     """Return the assignment of a run that only meets names.
 
     It knows just what the user declared beforehand, so that a range that differs from the stored one shows.
@@ -74,17 +88,42 @@ def _assignment(oracle: Oracle, layout: Layout, lease: Lease) -> Assignment:
         log=str(layout.run_log(DISCOVERY, 0)),
         gpus=(),
         cores=lease.cores,
+        memory_bytes=lease.memory_bytes,
         is_discovery=True,
+        stall_seconds=limits.stall_timeout,
     )
 
 
-async def _meet(execution: Execution, log: str | None) -> Discovered:
-    """Return every name that the program declared. Raises the error that the program raised."""
+class _Watch:
+    """Asks the one run to stop once it reaches a limit, which is then `reached`."""
+
+    def __init__(self, execution: Execution, timer: RunTimer) -> None:
+        self.timer = timer
+        self.reached: StopCause | None = None
+        self._execution = execution
+
+    def standing(self) -> AbstractAsyncContextManager[None]:
+        """Hold this while the run is followed."""
+        return beside(self._stand) if self.timer.is_limited else nullcontext()
+
+    async def _stand(self) -> None:
+        self.reached = await self.timer.wait_over()
+        self._execution.request_stop(self.reached.value)
+
+
+async def _meet(execution: Execution, watch: _Watch, log: str | None) -> Discovered | None:
+    """Return every name that the program declared; None if it was ended for a limit.
+
+    Raises the error that the program raised.
+    """
     space = Space()
     redeclared: frozenset[str] = frozenset()
     async with aclosing(execution.events()) as events:
         async for event in events:
+            watch.timer.heard()
             match event:
+                case Finished(is_stopped=True) | Failed() if watch.reached is not None:
+                    return None
                 case Met():
                     space = space.grow((*event.space, *event.added))
                     redeclared |= {known.name for known, _ in event.redeclared}
@@ -95,6 +134,21 @@ async def _meet(execution: Execution, log: str | None) -> Discovered:
                 case _:
                     pass
     raise ExecutorError(f"the run that builds the model once ended without a word; its log: {log}")
+
+
+def _too_long(reached: StopCause | None, limits: Limits, log: str | None) -> str:
+    is_stalled = reached is StopCause.STALL
+    limit = (
+        f"stall_timeout={limits.stall_timeout:g}"
+        if is_stalled
+        else f"trial_timeout={limits.trial_timeout:g}"
+    )
+    what = "made no progress for" if is_stalled else "took longer than"
+    where = "" if log is None else f"; the end of its log shows where it was: {log}"
+    return (
+        f"building the model once, to meet its hyperparameters, {what} {limit} s{where}. Mend what hangs "
+        "there, or raise the limit in aiotune.Limits(...)"
+    )
 
 
 def fatal_error(failed: Failed, log: str | None) -> FatalError:

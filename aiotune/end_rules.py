@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
 
-from aiotune.conclusion import LOG_MARK
 from aiotune.constraints import Bound, breach_of
 from aiotune.errors import SearchFailed
 from aiotune.events import EndReason, Event, Reported, RunEnded, TrialEnded, TrialPaused
 from aiotune.history import History
 from aiotune.objective import Objective
 from aiotune.resources import Limits
+from aiotune.settlement import FAILURES
+from aiotune.shared_error import shared_error
 from aiotune.spending import Spending
-from aiotune.trial import TRIAL_MOVES, FailureKind, Trial, TrialState
+from aiotune.trial import TRIAL_MOVES, Run, RunState, Trial, TrialState
 from aiotune.usage import Usage
 
 __all__ = ["EndRules", "Ending"]
 
-_COUNTED_FAILURES = frozenset({FailureKind.USER_ERROR, FailureKind.CRASH})
-_SUCCESSES = frozenset({TrialState.COMPLETED, TrialState.PRUNED})
+_SUCCESSES = frozenset({TrialState.COMPLETED, TrialState.PRUNED, TrialState.PAUSED})
+_CUT_OFF = frozenset({RunState.LOST, RunState.CANCELLED})
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,47 +49,53 @@ class EndRules:
         self._bounds = bounds
         self._limits = limits
         self._most_failures = most_failures
-        runs = [run for trial in history.trials.values() for run in trial.runs]
-        self._epochs = sum(len(run.observations) for run in runs)
-        self.spending = Spending(limits, (run.usage for run in runs))
+        runs = [(trial, run) for trial in history.trials.values() for run in trial.runs]
+        self._epochs = sum(_epochs_of(trial, run) for trial, run in runs)
+        self.spending = Spending(limits, (run.usage for _, run in runs))
         self._best: float | None = None
         self._without_gain = (
             0  # trials in a row that trained to their end and brought no better score
         )
-        self._ended_here = 0  # trials that ended in this session, since the last one paused
-        for trial, state in history.moves():
+        # The newest failures that count, since the last success: no more of them than end the search.
+        self._failures: deque[Trial] = deque(maxlen=most_failures)
+        for trial, state, score in history.moves():
             if state is TrialState.PAUSED or trial.state is state:
-                self._learn(trial, state)
+                self._learn(trial, state, score)
+        # Before the last session that was not cut off they are none: the program may have been mended since.
+        recent = {trial.trial_id for trial in history.ended_trials(after=history.ends_settled)}
+        failures = [trial for trial in self._failures if trial.trial_id in recent]
+        self._failures = deque(failures, maxlen=most_failures)
 
     def already(self) -> Ending | None:
         """Return the limit that was reached before this session did anything."""
         return (
-            self._epochs_spent()
+            self._failures_in_a_row()
+            or self._epochs_spent()
             or self.spent()
             or self._patience_spent()
             or self._target_reached(self._best)
+            or self._target_reported()
         )
 
     def after(self, fact: Event) -> Ending | None:
         """Return why `fact`, which the history has already, ends the search; None if it does not."""
         match fact:
             case Reported():
-                self._epochs += 1
+                trial = self._history.trial(fact.trial_id)
+                self._epochs += not _is_repeated(trial, trial.runs[fact.run], fact.step)
                 return self._epochs_spent() or self._target_reached(self._value(fact.metrics))
             case RunEnded():
                 self.spending.note(fact.usage)
                 return self.spent()
             case TrialEnded():
-                self._learn(self._history.trial(fact.trial_id), fact.status)
-                self._ended_here += 1
+                self._learn(self._history.trial(fact.trial_id), fact.status, fact.score)
                 return (
                     self._failures_in_a_row()
                     or self._patience_spent()
                     or self._target_reached(fact.score)
                 )
             case TrialPaused():
-                self._ended_here = 0  # a success: the failures before it are none in a row
-                self._learn(self._history.trial(fact.trial_id), TrialState.PAUSED)
+                self._learn(self._history.trial(fact.trial_id), TrialState.PAUSED, fact.score)
                 return self._target_reached(fact.score)
             case _:
                 return None
@@ -98,17 +105,21 @@ class EndRules:
         reached = self.spending.reached(running)
         return None if reached is None else Ending(*reached)
 
-    def _learn(self, trial: Trial, state: TrialState) -> None:
+    def _learn(self, trial: Trial, state: TrialState, score: float | None) -> None:
         """Note what a trial has reached that moves to `state`.
 
         A gain is one wherever it comes. The lack of one counts only for a trial that was to train no further:
-        others were not given the epochs to show what is in them.
+        others were not given the epochs to show what is in them. A success, also a pause, ends a row of
+        failures.
         """
-        score = trial.score
         if score is not None and self._is_gain(score):
             self._best, self._without_gain = score, 0
         elif _had_its_chance(trial, state):
             self._without_gain += 1
+        if state in _SUCCESSES:
+            self._failures.clear()
+        elif trial.is_over and trial.failure is not None and FAILURES[trial.failure].counts:
+            self._failures.append(trial)
 
     def _is_gain(self, score: float) -> bool:
         return self._best is None or self._objective.better_than(score, self._best)
@@ -123,6 +134,15 @@ class EndRules:
         if most is None or self._epochs < most:
             return None
         return Ending(EndReason.EPOCHS, f"max_epochs={most} steps were reported")
+
+    def _target_reported(self) -> Ending | None:
+        """Look at what trials have reported that are not over: what one reached in vain shows only there."""
+        for trial in self._history.open_trials():
+            for run in trial.runs:
+                for each in run.observations:
+                    if ending := self._target_reached(self._value(each.metrics)):
+                        return ending
+        return None
 
     def _target_reached(self, score: float | None) -> Ending | None:
         target = self._limits.target
@@ -141,24 +161,32 @@ class EndRules:
         )
 
     def _failures_in_a_row(self) -> Ending | None:
-        """Look back over this session only: the program may have been mended since an earlier one."""
-        most = self._most_failures
-        newest = islice(self._history.newest_ended(), self._ended_here)
-        failures = list(islice(_failures_first(newest), most))
+        most, failures = self._most_failures, [*reversed(self._failures)]
         if len(failures) < most:
             return None
-        lines = {_error_line(each) for each in failures}
-        shared = (
-            f"They share one error: {lines.pop()}"
-            if len(lines) == 1
-            else "Their errors differ; the last one:"
-        )
         error = SearchFailed(
             f"{most} trials failed in a row (max_consecutive_failed_trials={most}). "
-            f"{shared}\n{failures[0].message}\n"
+            f"{shared_error(failures)}\n"
             "Every result so far is kept: mend the program and call search() again to go on."
         )
         return Ending(EndReason.FAILED, str(error), error)
+
+
+def _epochs_of(trial: Trial, run: Run) -> int:
+    """Return how many steps a run has reported that no run before it had."""
+    if not run.index:
+        return len(run.observations)
+    return sum(not _is_repeated(trial, run, each.step) for each in run.observations)
+
+
+def _is_repeated(trial: Trial, run: Run, step: int) -> bool:
+    """Tell whether a run that was cut off has reported this step before, so that it is trained once more."""
+    return any(
+        former.state in _CUT_OFF
+        and (former.repeat, former.budget) == (run.repeat, run.budget)
+        and any(each.step == step for each in former.observations)
+        for former in trial.runs[: run.index]
+    )
 
 
 def _had_its_chance(trial: Trial, state: TrialState) -> bool:
@@ -166,21 +194,3 @@ def _had_its_chance(trial: Trial, state: TrialState) -> bool:
     if state in TRIAL_MOVES or state is TrialState.DUPLICATE:
         return False
     return state is not TrialState.COMPLETED or trial.budget is None or trial.budget.is_last
-
-
-def _failures_first(newest_first: Iterable[Trial]) -> Iterable[Trial]:
-    """Yield the failures that count, up to the last success."""
-    for trial in newest_first:
-        if trial.state in _SUCCESSES:
-            return
-        if trial.state is TrialState.FAILED and trial.failure in _COUNTED_FAILURES:
-            yield trial
-
-
-def _error_line(trial: Trial) -> str:
-    """Return the line that names the error: of a traceback, the one after its last, indented, call."""
-    lines = [each for each in (trial.message or "").splitlines() if not each.startswith(LOG_MARK)]
-    if not lines or not lines[0].startswith("Traceback"):
-        return next(iter(lines), "")
-    calls = [number for number, line in enumerate(lines) if line.startswith(" ")]
-    return next(iter(lines[calls[-1] + 1 :]), lines[0]) if calls else lines[-1]

@@ -12,6 +12,7 @@
     │       │   ├── StoreMismatch          stored objective or range differs from the program's
     │       │   ├── StoreUnreadable        not a database of aiotune, or of a newer version
     │       │   └── StoreUnwritable        the directory or the disk refuses the write
+    │       ├── DiskFull                 max_disk has no room for another run
     │       ├── DeviceError              no device can ever serve a request
     │       ├── ExecutorError            a child process could not be started
     │       │   └── PayloadError           an argument cannot travel to the child; it is named
@@ -24,9 +25,12 @@ Errors of other libraries are translated where they enter, with `from`. A messag
 
 from __future__ import annotations
 
+from aiotune.printable import printable
+
 __all__ = [
     "AiotuneError",
     "DeviceError",
+    "DiskFull",
     "ExecutorError",
     "FailedTrialError",
     "FatalError",
@@ -47,7 +51,13 @@ __all__ = [
 
 
 class AiotuneError(Exception):
-    """Base of every error that aiotune raises on purpose."""
+    """Base of every error that aiotune raises on purpose.
+
+    A message may quote names that a file or a child gave; shown in a terminal, nothing in it is obeyed.
+    """
+
+    def __str__(self) -> str:
+        return printable(super().__str__())
 
 
 class FatalError(AiotuneError):
@@ -97,6 +107,10 @@ class StoreUnreadable(StoreError):
 
 class StoreUnwritable(StoreError):
     """The directory or the disk refuses the write: missing rights, no space, read-only."""
+
+
+class DiskFull(FatalRuntimeError):
+    """The checkpoints that have to stay leave no room for another run below `max_disk`."""
 
 
 class DeviceError(FatalRuntimeError):

@@ -8,15 +8,38 @@ them, and the records named below, so that `to_json` and `from_json` are each ot
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from enum import StrEnum
+from functools import partial
 from typing import Any, get_args
 
-from aiotune.space import HyperParameter, Scalar, deserialize, serialize
+from aiotune.checkpoints import Checkpoint
+from aiotune.decoding import (
+    Check,
+    a_count,
+    a_flag,
+    a_moment,
+    a_number,
+    a_text,
+    a_trial_id,
+    a_whole,
+    checks_of,
+    is_plain_metrics,
+    listed,
+    metrics_of,
+    record_of,
+    space_of,
+    texts_of,
+    values_of,
+)
+from aiotune.objective import Objective
+from aiotune.space import HyperParameter, Scalar, serialize
 from aiotune.trial import Budget, FailureKind, RunState, StopCause, TrialState, Usage
 
 __all__ = [
+    "CheckpointsDropped",
+    "CheckpointsKept",
     "DeviceChanged",
     "EndReason",
     "Event",
@@ -191,6 +214,25 @@ class TrialEnded:
 
 
 @dataclass(frozen=True, slots=True)
+class CheckpointsKept:
+    """What a trial has on disk, as measured, and how many hold each part. It replaces what was told before."""
+
+    at: float
+    trial_id: str
+    checkpoints: tuple[Checkpoint, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointsDropped:
+    """Nobody refers to these parts of a trial's checkpoints any more: their files are deleted after this."""
+
+    at: float
+    trial_id: str
+    checkpoints: tuple[Checkpoint, ...]
+    reason: str | None = None  # in words, where it was for want of room
+
+
+@dataclass(frozen=True, slots=True)
 class DeviceChanged:
     """A GPU is not leased any more for a reason, in words, or it is leased again (`reason` is None)."""
 
@@ -220,6 +262,8 @@ Event = (
     | TrialPaused
     | TrialPromoted
     | TrialEnded
+    | CheckpointsKept
+    | CheckpointsDropped
     | DeviceChanged
     | SearchEnded
 )
@@ -228,13 +272,13 @@ _KINDS: Mapping[str, type[Event]] = {kind.__name__: kind for kind in get_args(Ev
 
 
 def _encode(value: Any) -> Any:
-    """Return `value` in plain JSON; a float that JSON cannot hold becomes a string (see `_number`)."""
+    """Return `value` in plain JSON; a float that JSON cannot hold becomes a string (see `a_number`)."""
     match value:
         case float() if not math.isfinite(value):
             return repr(value)
         case HyperParameter():
             return serialize(value)
-        case Budget() | Usage():
+        case Budget() | Usage() | Checkpoint():
             return asdict(value)
         case StrEnum():
             return value.value
@@ -246,45 +290,54 @@ def _encode(value: Any) -> Any:
             return value
 
 
-def _number(value: Any) -> float | None:
-    return None if value is None else float(value)  # float("nan") undoes repr
+def _objective(value: Any) -> Mapping[str, Any]:
+    """Return an objective's config, or an empty one, as it is; ValueError if it describes none."""
+    if type(value) is not dict:
+        raise ValueError(f"{value!r:.100} is no objective")
+    try:
+        if value:
+            Objective.from_config(value)
+    except (TypeError, KeyError, AttributeError, ArithmeticError, RecursionError) as error:
+        raise ValueError(f"{value!r:.100} is no objective: {error!r:.100}") from error
+    return value
 
 
-def _metrics(value: Any) -> dict[str, float] | None:
-    return None if value is None else {name: float(number) for name, number in value.items()}
-
-
-def _space(value: Any) -> tuple[HyperParameter, ...]:
-    return tuple(deserialize(config) for config in value)
-
-
-def _budget(value: Any) -> Budget | None:
-    return None if value is None else Budget(**value)
-
-
-def _usage(value: Any) -> Usage | None:
-    return None if value is None else Usage(**value)
-
-
-def _failure(value: Any) -> FailureKind | None:
-    return None if value is None else FailureKind(value)
-
-
-_DECODERS: Mapping[str, Callable[[Any], Any]] = {
-    "at": float,
-    "score": _number,
-    "metrics": _metrics,
-    "space": _space,
-    "added": _space,
-    "redeclared": tuple,
-    "devices": tuple,
-    "budget": _budget,
-    "usage": _usage,
-    "failure": _failure,
-    "state": RunState,
-    "status": TrialState,
-    "cause": StopCause,
+# By the type of a field, as it is written above.
+_CHECKS: dict[str, Check] = {
+    "str": a_text,
+    "int": a_count,
+    "float": a_number,
+    "bool": a_flag,
+    "tuple[str, ...]": texts_of,
+    "tuple[HyperParameter, ...]": space_of,
+    "Mapping[str, float]": metrics_of,
+    "Mapping[str, Scalar]": values_of,
+    "EndReason": EndReason,
+    "FailureKind": FailureKind,
+    "RunState": RunState,
+    "StopCause": StopCause,
+    "TrialState": TrialState,
 }
+_CHECKS |= {
+    each.__name__: partial(record_of, each, checks_of(each, _CHECKS)) for each in (Budget, Usage)
+}
+_CHECKS["tuple[Checkpoint, ...]"] = listed(
+    partial(record_of, Checkpoint, checks_of(Checkpoint, _CHECKS))
+)
+_OF_KIND = {
+    name: checks_of(
+        kind,
+        _CHECKS,
+        at=a_moment,
+        trial_id=a_trial_id,
+        parent=a_trial_id,
+        seed=a_whole,
+        stream=a_whole,
+        objective=_objective,
+    )
+    for name, kind in _KINDS.items()
+}
+_REPORT = tuple(each.name for each in fields(Reported))
 
 
 def to_json(event: Event) -> tuple[str, dict[str, Any]]:
@@ -294,12 +347,27 @@ def to_json(event: Event) -> tuple[str, dict[str, Any]]:
 
 
 def from_json(kind: str, data: Mapping[str, Any]) -> Event:
-    """Return the event that `to_json` took apart. KeyError for a kind of a newer version."""
-    decoded = {name: _DECODERS.get(name, _same)(value) for name, value in data.items()}
-    if kind == "SearchEnded":
-        decoded["reason"] = EndReason(decoded["reason"])
-    return _KINDS[kind](**decoded)
+    """Return the event that `to_json` took apart, wherever it was since: nothing of it is believed.
+
+    KeyError for a kind of a newer version, TypeError for a field of one, and ValueError for a value that none
+    of its kind has: of another type, an id that is no plain name, a number that is too large.
+    """
+    plain = _plain_report(data) if kind == "Reported" else None
+    return plain or record_of(_KINDS[kind], _OF_KIND[kind], data)
 
 
-def _same(value: Any) -> Any:
-    return value
+def _plain_report(data: Any) -> Reported | None:
+    """Return the report if nothing about it is unusual; None where it has to be looked at more closely.
+
+    By the same checks as any fact, but without the steps from field to field: nearly all facts are reports, and
+    a search that is resumed reads some hundred thousand of them.
+    """
+    try:
+        at, trial_id, run, step, metrics = map(data.__getitem__, _REPORT)
+        if len(data) == len(_REPORT) and is_plain_metrics(metrics):
+            return Reported(
+                a_moment(at), a_trial_id(trial_id), a_count(run), a_count(step), metrics
+            )
+    except (AttributeError, KeyError, TypeError, ValueError):
+        pass
+    return None

@@ -6,6 +6,7 @@ import shutil
 
 from aiotune.errors import FatalRuntimeError
 from aiotune.layout import BEFORE, Layout
+from aiotune.private_files import check_directory, make_directory
 
 __all__ = ["inherit"]
 
@@ -19,11 +20,17 @@ def inherit(layout: Layout, parent: str, child: str) -> None:
     """
     without_former = shutil.ignore_patterns(f"{BEFORE}[0-9]*")
     try:
+        check_directory(layout.trial(child))
+        check_directory(layout.trial(parent))
         for left in layout.trial(child).glob("repeat-*"):
             shutil.rmtree(left)
         for path in sorted(layout.trial(parent).glob("repeat-*")):
-            shutil.copytree(path, layout.trial(child) / path.name, ignore=without_former)
-    except (OSError, shutil.Error) as error:
+            check_directory(path)
+            make_directory(layout.trial(child))
+            # A link is copied as one: what it leads to is none of the trial's files.
+            copy = layout.trial(child) / path.name
+            shutil.copytree(path, copy, ignore=without_former, symlinks=True)
+    except (OSError, RecursionError) as error:  # also for directories that are a thousand deep
         raise FatalRuntimeError(
             f"the checkpoints of trial {parent} cannot be copied for trial {child}, which goes on from them: "
             f"{error}. Make room, and call search() again to go on"

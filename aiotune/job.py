@@ -124,6 +124,7 @@ def _assignment(job: Job, lease: Lease, seed: int) -> Assignment:
         gpu_memory=lease.gpu_memory_bytes,
         gpu_fraction=lease.gpu_fraction,
         cores=lease.cores,
+        memory_bytes=lease.memory_bytes,
     )
 
 

@@ -11,17 +11,27 @@ Files that are missing or torn are left out, and said to be: a project is read a
 
 from __future__ import annotations
 
-import json
 import math
 import statistics
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
 from pathlib import Path
 from typing import Any, cast
 
-from aiotune.errors import FatalError, FatalTypeError, FatalValueError
+from aiotune.decoding import a_count, a_text, space_of, values_of
+from aiotune.errors import FatalError, FatalValueError
+from aiotune.kerastuner_json import (
+    a_plan,
+    a_step,
+    a_text_or_none,
+    a_time,
+    an_object,
+    ids_of,
+    read_object,
+    values_at,
+)
 from aiotune.objective import Direction
+from aiotune.private_files import check_directory
 from aiotune.space import (
     Choice,
     Condition,
@@ -30,11 +40,11 @@ from aiotune.space import (
     Scalar,
     Space,
     Values,
-    deserialize,
 )
 
 __all__ = ["Metric", "Plan", "SourceProject", "SourceTrial", "read_project"]
 
+_BROKEN = (AttributeError, LookupError, TypeError, ArithmeticError, OSError, RecursionError)
 _NEARLY = 1e-12  # relative: what KerasTuner's arithmetic may add to a value on a grid
 
 
@@ -118,12 +128,13 @@ def read_project(directory: Path, booleans: Collection[str] = ()) -> SourceProje
     states = _read_trials(directory, warnings)
     if not states:
         raise FatalValueError(_nothing_in(directory, warnings))
-    _check_known(booleans, [oracle, *(state for _, state in states)])
     space = _space_of(oracle.get("hyperparameters"), booleans, directory / "oracle.json")
     trials = [_trial(path, state, oracle, booleans) for path, state in states]
     for trial in trials:
         space = space.grow(trial.declared)
-    order = {trial_id: place for place, trial_id in enumerate(oracle.get("start_order", ()))}
+    _check_known(booleans, space)
+    trials = _each_once(trials, warnings)
+    order = {trial_id: place for place, trial_id in enumerate(ids_of(oracle.get("start_order")))}
     warnings.extend(_missing(order, trials))
     return SourceProject(
         directory=directory,
@@ -131,9 +142,9 @@ def read_project(directory: Path, booleans: Collection[str] = ()) -> SourceProje
             sorted(trials, key=lambda each: (order.get(each.trial_id, len(order)), each.trial_id))
         ),
         space=space,
-        ended=tuple(oracle.get("end_order", ())),
-        to_retry=frozenset(oracle.get("retry_queue", ())),
-        seed=oracle.get("seed"),
+        ended=tuple(ids_of(oracle.get("end_order"))),
+        to_retry=frozenset(ids_of(oracle.get("retry_queue"))),
+        seed=seed if type(seed := oracle.get("seed")) is int else None,
         plan=_plan_of(oracle),
         proposer=_proposer_of(oracle),
         warnings=(*warnings, *_ambiguous(space)),
@@ -145,10 +156,13 @@ def read_project(directory: Path, booleans: Collection[str] = ()) -> SourceProje
 
 def _read_oracle(directory: Path, warnings: list[str]) -> Mapping[str, Any]:
     try:
-        return _read_object(directory / "oracle.json")
+        oracle = read_object(directory / "oracle.json")
+        for name in ("start_order", "end_order", "retry_queue"):
+            ids_of(oracle.get(name))
+        return oracle
     except FileNotFoundError:
         warnings.append("oracle.json is missing: seed and order of the trials are not known")
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError) as error:
         warnings.append(f"oracle.json cannot be read ({error}): seed and order are not known")
     return {}
 
@@ -158,19 +172,11 @@ def _read_trials(directory: Path, warnings: list[str]) -> list[tuple[Path, dict[
     found = []
     for path in sorted(directory.glob("trial_*/trial.json")):
         try:
-            found.append((path, _read_object(path)))
-        except (OSError, ValueError, TypeError) as error:
+            check_directory(path.parent)
+            found.append((path, read_object(path)))
+        except (OSError, ValueError) as error:
             warnings.append(f"{path.parent.name} is left out: its trial.json is torn ({error})")
     return found
-
-
-def _read_object(path: Path) -> dict[str, Any]:
-    state = json.loads(
-        path.read_text(encoding="utf-8")
-    )  # it takes NaN and Infinity, which are there
-    if not isinstance(state, dict):
-        raise TypeError(f"a JSON object is needed, not {type(state).__name__}")
-    return state
 
 
 def _nothing_in(directory: Path, warnings: Iterable[str]) -> str:
@@ -196,15 +202,25 @@ def _missing(order: Iterable[str], trials: Iterable[SourceTrial]) -> list[str]:
 # --- trials ---
 
 
+def _each_once(trials: Iterable[SourceTrial], warnings: list[str]) -> list[SourceTrial]:
+    """Return the trials, of those with one id the first."""
+    found: dict[str, SourceTrial] = {}
+    doubles = [each for each in trials if found.setdefault(each.trial_id, each) is not each]
+    warnings.extend(
+        f"{each.directory.name} is left out: its id is another trial's" for each in doubles
+    )
+    return list(found.values())
+
+
 def _trial(
     path: Path, state: Mapping[str, Any], oracle: Mapping[str, Any], booleans: Collection[str]
 ) -> SourceTrial:
     """Return the trial that the file describes. FatalValueError, naming the file, for what is no trial."""
     try:
-        trial_id = str(state["trial_id"])
-        known = state["hyperparameters"]
+        trial_id = a_text(state["trial_id"])
+        known = an_object(state["hyperparameters"])
         space = _space_of(known, booleans, path)
-        values = _kept_values(space, known["values"])
+        values = _kept_values(space, values_of(known["values"]))
         score, step = state.get("score"), state.get("best_step")
         return SourceTrial(
             trial_id=trial_id,
@@ -216,18 +232,18 @@ def _trial(
             values=values,
             metrics=_metrics_of(state["metrics"]["metrics"]),
             score=None if score is None else float(score),
-            best_step=None if step is None else int(step),
+            best_step=None if step is None else a_step(step),
             status=str(state.get("status")),
-            message=state.get("message"),
-            started_at=_time_of(oracle, trial_id),
+            message=a_text_or_none(state.get("message")),
+            started_at=a_time(oracle, trial_id),
             written_at=path.stat().st_mtime,
-            attempts=int(oracle.get("run_times", {}).get(trial_id, 1)),
+            attempts=a_count((oracle.get("run_times") or {}).get(trial_id, 1)),
         )
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except (*_BROKEN, ValueError) as error:
         if isinstance(error, FatalError):
             raise
         raise FatalValueError(
-            f"{path} is not as KerasTuner writes it ({type(error).__name__}: {error}): move its directory "
+            f"{path} is not as KerasTuner writes it ({type(error).__name__}: {error!s:.300}): move its folder "
             "away to import the other trials"
         ) from error
 
@@ -236,23 +252,10 @@ def _metrics_of(state: Mapping[str, Any]) -> dict[str, Metric]:
     return {
         name: Metric(
             "max" if each.get("direction") == "max" else "min",
-            {
-                int(at["step"] or 0): tuple(map(float, _listed(at["value"])))
-                for at in each["observations"]
-            },
+            {a_step(at["step"]): values_at(at["value"]) for at in each["observations"]},
         )
         for name, each in state.items()
     }
-
-
-def _listed(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else [value]
-
-
-def _time_of(oracle: Mapping[str, Any], trial_id: str) -> float | None:
-    """Return when the trial began, in seconds since 1970; KerasTuner notes the local time, if any."""
-    text = oracle.get("display", {}).get("trial_start", {}).get(trial_id)
-    return None if text is None else datetime.fromisoformat(text).timestamp()
 
 
 # --- the space ---
@@ -263,10 +266,10 @@ def _space_of(config: Any, booleans: Collection[str], path: Path) -> Space:
     if config is None:
         return Space()
     try:
-        raw = [deserialize(each) for each in config["space"]]
-    except (FatalValueError, FatalTypeError, KeyError, TypeError) as error:
+        raw = space_of(an_object(config)["space"])
+    except (KeyError, ValueError) as error:
         raise FatalValueError(
-            f"{path} has a hyperparameter that cannot be had here: {error}"
+            f"{path} has a hyperparameter that cannot be had here: {error!s:.300}"
         ) from error
     asked = {condition.name: condition.values for each in raw for condition in each.conditions}
     kept = Space(_as_boolean(each) if _is_boolean(each, asked, booleans) else each for each in raw)
@@ -334,12 +337,8 @@ def _ambiguous(space: Space) -> list[str]:
     ]
 
 
-def _check_known(booleans: Collection[str], states: Iterable[Mapping[str, Any]]) -> None:
-    known = {
-        one["config"]["name"]
-        for state in states
-        for one in (state.get("hyperparameters") or {}).get("space", ())
-    }
+def _check_known(booleans: Collection[str], space: Space) -> None:
+    known = {each.name for each in space}
     unknown = sorted(set(booleans) - known)
     if unknown:
         raise FatalValueError(
@@ -352,16 +351,8 @@ def _check_known(booleans: Collection[str], states: Iterable[Mapping[str, Any]])
 
 def _plan_of(oracle: Mapping[str, Any]) -> Plan | None:
     """Return Hyperband's arguments, None if the search was another one or rounds differently."""
-    max_epochs, factor = oracle.get("max_epochs"), oracle.get("factor")
-    iterations = oracle.get("hyperband_iterations") or 1
-    if (
-        max_epochs is None
-        or factor is None
-        or factor != int(factor)
-        or max_epochs != int(max_epochs)
-    ):
-        return None
-    return Plan(int(max_epochs), int(factor), 1 if math.isinf(iterations) else int(iterations))
+    plan = a_plan(oracle)
+    return None if plan is None else Plan(*plan)
 
 
 def _proposer_of(oracle: Mapping[str, Any]) -> str | None:

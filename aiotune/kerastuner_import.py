@@ -19,7 +19,7 @@ import anyio
 
 from aiotune.clock import Clock, SystemClock
 from aiotune.errors import FatalValueError, StoreUnwritable
-from aiotune.events import Event
+from aiotune.events import Event, from_json, to_json
 from aiotune.frameworks.keras_checkpoint import Best, adopt_best
 from aiotune.history import History
 from aiotune.kerastuner_facts import facts_of
@@ -34,13 +34,14 @@ from aiotune.objective import (
     Objective,
     infer_direction,
 )
+from aiotune.private_files import is_plain
 from aiotune.ranking import best_trials
 from aiotune.store.lock import hold_lock
 from aiotune.store.sqlite import open_store
 from aiotune.trial import trial_id_of
 from aiotune.version import __version__
 
-__all__ = ["ImportReport", "import_project", "report_text"]
+__all__ = ["ImportReport", "checked", "import_project", "report_text"]
 
 _WEIGHTS_CARRIED = 10  # as many as a search keeps by itself
 
@@ -104,7 +105,7 @@ def _read(
     project = read_project(source, wanted.booleans)
     objective = objective_of(project, wanted.objective, wanted.direction)
     lineages = lineages_of(project)
-    facts = facts_of(project, lineages, objective, now=now, version=__version__)
+    facts = checked(facts_of(project, lineages, objective, now=now, version=__version__), source)
     history = History(facts)
     report = ImportReport(
         source=project,
@@ -116,6 +117,19 @@ def _read(
         warnings=project.warnings,
     )
     return report, facts, _Weights(layout, objective, history, lineages, keep)
+
+
+def checked(facts: Sequence[Event], source: Path) -> list[Event]:
+    """Return the facts. FatalValueError for one that no store would give back: files may say anything."""
+    for fact in facts:
+        try:
+            from_json(*to_json(fact))
+        except (TypeError, ValueError) as error:
+            raise FatalValueError(
+                f"{source} cannot be imported, for its files say what cannot be ({error!s:.300}): move what "
+                "says it away"
+            ) from error
+    return list(facts)
 
 
 def _require_apart(source: Path, layout: Layout) -> None:
@@ -178,7 +192,7 @@ class _Weights:
             link = self._lineages[trial_id].best(self._objective)
             if not link.is_scored:
                 continue
-            if not link.weights.is_file():
+            if not is_plain(link.weights):
                 missing.append(trial_id)
                 continue
             best = Best(self._best_steps[trial_id] or 0, link.score)

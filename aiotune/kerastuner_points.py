@@ -71,11 +71,15 @@ def _chains(source: SourceProject) -> list[tuple[SourceTrial, ...]]:
     roots = []
     for trial in source.trials:
         parent = by_id.get(str(trial.values.get(_PARENT)))
-        if parent is None or not parent.is_scored or parent.trial_id in follower:
+        goes_on = parent is not None and parent.is_scored and parent.trial_id not in follower
+        if parent is None or not goes_on or None in map(_plain_budget, (parent, trial)):
             roots.append(trial)
         else:
             follower[parent.trial_id] = trial
-    return [tuple(_followed(root, follower)) for root in roots]
+    chains = [tuple(_followed(root, follower)) for root in roots]
+    told = {trial.trial_id for chain in chains for trial in chain}
+    # Those that say that they go on with one another in a circle are points of their own.
+    return [*chains, *((trial,) for trial in source.trials if trial.trial_id not in told)]
 
 
 def _followed(

@@ -6,6 +6,7 @@
     server.log            what the fork server printed: imports and their warnings
     trial_0007/
         run-0.log         stdout and stderr of the trial's first run
+        run-0.reports     what it has reported, if it keeps checkpoints; until its end is recorded
         repeat-0/         checkpoints of its first repeat
     retrained_0/          what `retrain` made: see `Retrained`
     evaluate.log          stdout and stderr of the last `evaluate`
@@ -14,19 +15,72 @@
 
 from __future__ import annotations
 
+import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["BEFORE", "LAST_STATE", "Layout", "Retrained", "unfinished"]
+__all__ = [
+    "BEFORE",
+    "BEST_BUILD",
+    "BEST_FILES",
+    "BEST_RECORD",
+    "BEST_STATE",
+    "BEST_WEIGHTS",
+    "LAST_STATE",
+    "UNFINISHED",
+    "Layout",
+    "Retrained",
+    "reports_of",
+    "unfinished",
+    "why_no_directory",
+]
 
-# In a repeat's directory: the training that a later run goes on from, and all as it was before an epoch.
+# In a repeat's directory: the training that a later run goes on from, the best epoch, and all as it was before
+# an epoch.
 LAST_STATE = "last.state"
+BEST_STATE = "best.state"
+BEST_RECORD = "best.json"
+BEST_WEIGHTS = "best.weights.h5"
+BEST_BUILD = "build.json"
+BEST_FILES = (BEST_STATE, BEST_RECORD, BEST_WEIGHTS, BEST_BUILD)
 BEFORE = "before-"
+
+# How the name of a file begins that is not whole yet.
+UNFINISHED = "writing."
 
 
 def unfinished(path: Path) -> Path:
     """Return where a file is written before it is put in its place at once."""
-    return path.with_name(f"writing.{path.name}")
+    return path.with_name(f"{UNFINISHED}{path.name}")
+
+
+def reports_of(trial_directory: Path, run: int) -> Path:
+    """Return where a run keeps what it has reported, for a run that goes on from it."""
+    return trial_directory / f"run-{run}.reports"
+
+
+_NOT_ON_WINDOWS = frozenset('<>:"|?*')
+_DEVICES_OF_WINDOWS = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGNORECASE)
+
+
+def why_no_directory(name: str, *, is_windows: bool = os.name == "nt") -> str | None:
+    """Return in words why no directory, or path of several, can be called so; None if one can.
+
+    Names such as "2026-05-01 10:30" are fine everywhere but on Windows.
+    """
+    if odd := sorted({each for each in name if ord(each) < 32 or ord(each) == 127}):
+        return f"it contains {', '.join(map(repr, odd))}"
+    if not is_windows:
+        return None
+    if odd := sorted(_NOT_ON_WINDOWS.intersection(name)):
+        return f"Windows allows no {' '.join(odd)} in names"
+    for part in re.split(r"[/\\]", name):
+        if _DEVICES_OF_WINDOWS.fullmatch(part):
+            return f"Windows has a device called {part}"
+        if part not in (".", "..") and part.endswith((".", " ")):
+            return "Windows allows no name that ends with a dot or a space"
+    return None
 
 
 @dataclass(frozen=True, slots=True)

@@ -92,6 +92,10 @@ class Objective:
             return math.isnan(b) and not math.isnan(a)
         return a < b if self.direction == "min" else a > b
 
+    def cost(self, value: float) -> float:
+        """Return a number that is the less, the better the value is: a key to sort by. Not for NaN."""
+        return value if self.direction == "min" else -value
+
     def best(self, values: Sequence[float]) -> int:
         """Return the index of the best value; of equals, the first. FatalValueError if empty."""
         if not values:

@@ -28,7 +28,8 @@ from aiotune.program import Tunable, TunerProgram
 from aiotune.project import Project
 from aiotune.settings import Settings
 from aiotune.space import Space
-from aiotune.tasks import in_own_task
+from aiotune.store.database import make_directory
+from aiotune.tasks import in_own_task, in_thread, made_in_thread
 
 __all__ = [
     "OWN_MODULES",
@@ -82,7 +83,7 @@ async def open_processes(
     world = world or World.current()
     payload = await _pickled(program, parts, settings)
     stack.callback(payload.close)
-    await anyio.Path(project.layout.root).mkdir(parents=True, exist_ok=True)
+    await anyio.to_thread.run_sync(make_directory, project.layout.root)
     executor = ProcessExecutor(
         payload,
         preload=modules_to_preload(tuner, payload.frameworks, settings),
@@ -117,16 +118,14 @@ async def warm_processes(tuner: Tunable, project: Project) -> AsyncIterator[None
             environment=World.current().environment,
             log=project.layout.server_log,
         )
-        with anyio.CancelScope(shield=True):  # a server that nobody keeps would never be released
-            servers.append(await anyio.to_thread.run_sync(work))
+        servers.append(await made_in_thread(work))
 
     try:
         await in_own_task(acquire)
         yield
     finally:
-        with anyio.CancelScope(shield=True):
-            for server in servers:
-                await anyio.to_thread.run_sync(release_server, server)
+        for server in servers:
+            await in_thread(partial(release_server, server))
 
 
 async def discover_space(
@@ -144,7 +143,15 @@ async def discover_space(
         async with AsyncExitStack() as stack:
             executor = await open_trial_processes(stack, tuner, project, args, kwargs)
             pool = await open_pool(gpus=0)
-            found = await discover(project.oracle, project.layout, pool, executor)
+            settings = project.settings
+            found = await discover(
+                project.oracle,
+                project.layout,
+                pool,
+                executor,
+                memory=None if callable(settings.resources) else settings.resources.memory,
+                limits=settings.limits,
+            )
             return Space(found.space)
 
     return await in_own_task(work)
@@ -184,7 +191,7 @@ def modules_to_preload(
 
 async def _pickled(program: Program, parts: Mapping[str, object], settings: Settings) -> Payload:
     create = partial(Payload.create, prelude=settings.setup, reducers=REDUCERS)
-    return await anyio.to_thread.run_sync(create, program, parts)
+    return await made_in_thread(partial(create, program, parts))
 
 
 def _parts_of(slim: Tunable) -> dict[str, object]:

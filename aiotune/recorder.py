@@ -32,6 +32,7 @@ class Recorder:
         self.history = history
         self._store = store
         self._observers = list(observers)
+        self._broken: set[int] = set()  # ids of those that have raised, which is said once
         self._failure: StoreUnwritable | None = None  # set once a write is in doubt
 
     async def record(self, *facts: Event, longest_seconds: float = LONGEST_WRITE_SECONDS) -> None:
@@ -63,6 +64,14 @@ class Recorder:
                 "database locked by another program?"
             )
             raise self._failure from error
+        except anyio.get_cancelled_exc_class():
+            # By a loop that shuts down and cancels every task: the shield keeps all else off. The facts may be
+            # stored all the same, and then what would be recorded without them contradicts them.
+            self._failure = StoreUnwritable(
+                "the event loop was shut down while facts were written; the next search() goes on from what "
+                "is stored"
+            )
+            raise
 
     async def _write(self, facts: Sequence[Event]) -> int:
         """Return the number of the last fact, once it is stored and applied."""
@@ -76,4 +85,9 @@ class Recorder:
             try:
                 observer(fact, self.history)
             except Exception:  # an observer must never change a search
-                _LOG.exception("observer %r failed on %s", observer, type(fact).__name__)
+                if id(observer) not in self._broken:
+                    self._broken.add(id(observer))
+                    what = type(fact).__name__
+                    _LOG.exception(
+                        "observer %r failed on %s; no more is said of it", observer, what
+                    )

@@ -12,6 +12,7 @@ __all__ = ["Limits", "Resources", "check_answer", "parse_memory"]
 
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 _BINARY_UNITS = {"ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
+_LEAST_MEMORY_BYTES = 16 * 2**20  # for a run: less is a slip, as in memory=4
 
 
 def parse_memory(size: int | str) -> int:
@@ -42,15 +43,20 @@ class Resources:
     part of its memory, with "shared" what earlier runs of the search took at most and a sixteenth more (until
     one was measured, a run has a GPU for itself).
     cpus: processor cores; None: an equal share of the machine.
+    memory: of the machine, in bytes or as "4GiB": what one run may hold for itself, with all processes that it
+    starts. What it shares with the fork server (libraries, the payload) does not count. No more runs are made
+    at a time than fit, and one that takes more is ended; None: no limit of its own.
     """
 
     gpus: int | float | Literal["shared"] | None = None
     gpu_memory: int | str | None = None
     cpus: int | None = None
+    memory: int | str | None = None
 
     def __post_init__(self) -> None:
         _check_gpus(self.gpus)
         _check_count("cpus", self.cpus, at_least=1)
+        _check_memory(self.memory)
         if self.gpu_memory is not None:
             memory_bytes = parse_memory(self.gpu_memory)
             if self.gpus == 0:
@@ -65,6 +71,11 @@ class Resources:
     @property
     def gpu_memory_bytes(self) -> int:
         return 0 if self.gpu_memory is None else parse_memory(self.gpu_memory)
+
+    @property
+    def memory_bytes(self) -> int | None:
+        """What a run may hold of the machine's memory; None: no limit."""
+        return None if self.memory is None else parse_memory(self.memory)
 
     @property
     def is_shared(self) -> bool:
@@ -83,6 +94,8 @@ class Limits:
     """When a search ends by itself; the first limit reached ends it. All are optional.
 
     max_time: seconds from the start of `search()`. trial_timeout: seconds that one run may take.
+    stall_timeout: seconds that one run may go without progress: a batch, a report, a look at `should_stop`;
+    also while it builds. It must be longer than the longest build, first batch or step of the program.
     max_epochs: steps reported by all runs together. target: a score that is good enough.
     patience: so many trials in a row that ended without a better score. Of a trial that waited for a promotion
     in vain (Hyperband), only a better score counts.
@@ -95,6 +108,7 @@ class Limits:
 
     max_time: float | None = None
     trial_timeout: float | None = None
+    stall_timeout: float | None = None
     max_epochs: int | None = None
     target: float | None = None
     patience: int | None = None
@@ -110,10 +124,17 @@ class Limits:
                 raise FatalTypeError(f"Limits({each.name}={value!r}): a number is needed")
             if each.name != "target" and not value > 0:
                 raise FatalValueError(f"Limits({each.name}={value!r}): it must be above 0")
-        if self.max_time and self.trial_timeout and self.trial_timeout > self.max_time:
+        self._require_shorter("trial_timeout", "max_time")
+        self._require_shorter("stall_timeout", "max_time")
+        self._require_shorter("stall_timeout", "trial_timeout")
+
+    def _require_shorter(self, name: str, other: str) -> None:
+        """Raise FatalValueError if the time limit `name` can never be reached before `other`."""
+        seconds, longest = getattr(self, name), getattr(self, other)
+        if seconds is not None and longest is not None and seconds > longest:
             raise FatalValueError(
-                f"Limits(trial_timeout={self.trial_timeout}) has no effect beside "
-                f"max_time={self.max_time}, which is shorter: drop it or make it smaller"
+                f"Limits({name}={seconds}) has no effect beside {other}={longest}, which is shorter: drop it "
+                "or make it smaller"
             )
 
 
@@ -142,6 +163,15 @@ def _check_gpus(gpus: object) -> None:
             )
         case _:
             _check_count("gpus", gpus, at_least=0)
+
+
+def _check_memory(memory: int | str | None) -> None:
+    if memory is None or parse_memory(memory) >= _LEAST_MEMORY_BYTES:
+        return
+    raise FatalValueError(
+        f"Resources(memory={memory!r}): no Python program does with less than "
+        f'{_LEAST_MEMORY_BYTES // 2**20} MiB: write bytes as an int, or "4GiB"'
+    )
 
 
 def _check_count(name: str, value: object, *, at_least: int) -> None:

@@ -11,6 +11,7 @@ from aiotune.hyperparameters import HyperParameters
 from aiotune.objective import MultiObjective, Objective, numbers_of
 from aiotune.oracles.optuna import require_optuna
 from aiotune.pareto import goals, hypervolume, pareto_front, reference_beyond
+from aiotune.printable import one_line
 from aiotune.ranking import best_trials
 from aiotune.space import HyperParameter, Int, Space
 from aiotune.trial import Trial, trial_text
@@ -144,7 +145,7 @@ def results_text(
     if objective.seeks_front:
         yield from _front_text(trials, objective)
     yield f"Showing {count} best trials"
-    yield str(objective)
+    yield one_line(str(objective))
     for trial in best_trials(trials, objective, count):
         yield ""
         yield from trial_text(trial)
@@ -164,7 +165,7 @@ def space_text(space: Space) -> Iterator[str]:
     yield "Search space summary"
     yield f"Default search space size: {len(space)}"
     for each in space:
-        yield f"{each.name} ({type(each).__name__})"
+        yield one_line(f"{each.name} ({type(each).__name__})")
         yield str(_config(each))
 
 

@@ -25,9 +25,10 @@ from aiotune.hypermodel import HyperModel, defines_fit
 from aiotune.hyperparameters import HyperParameters
 from aiotune.job import Job, perform
 from aiotune.layout import Layout, Retrained
+from aiotune.private_files import DIRECTORY_MODE, create_file, make_directories, read_bytes
 from aiotune.program import Tunable
 from aiotune.project import Project
-from aiotune.tasks import in_own_task
+from aiotune.tasks import in_own_task, in_thread, made_in_thread
 from aiotune.trial import Trial
 
 __all__ = [
@@ -40,6 +41,17 @@ __all__ = [
     "weights_at",
     "weights_of",
 ]
+
+_MOST_BYTES = 2**26  # of a space with its values
+_BROKEN = (
+    OSError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    ArithmeticError,
+    RecursionError,
+)
 
 Claimed = TypeVar("Claimed", Path, Retrained)
 
@@ -110,12 +122,13 @@ def weights_at(path: Path) -> Weights:
         raise FatalValueError(f"evaluate(): {path} {what}; pass the path that retrain() returned")
     record = Retrained(path.parent).hyperparameters
     try:
-        return Weights(HyperParameters.from_config(json.loads(record.read_text())), path)
+        content = json.loads(read_bytes(record, _MOST_BYTES).decode())
+        return Weights(HyperParameters.from_config(content), path)
     except FileNotFoundError as error:
         raise FatalValueError(
             f"evaluate(): {path} is no model of retrain(): there is no {record.name} beside it"
         ) from error
-    except (OSError, ValueError, LookupError, TypeError) as error:
+    except _BROKEN as error:
         raise FatalValueError(f"evaluate(): {record} cannot be read: {error}") from error
 
 
@@ -167,7 +180,7 @@ async def _evaluate(
     models: Models, weights: Weights, args: tuple[Any, ...], kwargs: Mapping[str, Any]
 ) -> dict[str, float]:
     layout = models.project.layout
-    log = await anyio.to_thread.run_sync(_claim_log, layout)
+    log = await made_in_thread(partial(_claim_log, layout))
     job = Job(
         log.stem,
         weights.hyperparameters,
@@ -186,9 +199,9 @@ async def _evaluate(
     try:
         finished = await perform(models.tuner, models.project, job)
     except BaseException as error:
-        await _finally(partial(_discard_log, log, keeps_text=isinstance(error, Exception)))
+        await in_thread(partial(_discard_log, log, keeps_text=isinstance(error, Exception)))
         raise
-    await _finally(partial(os.replace, log, layout.evaluation_log))
+    await in_thread(partial(os.replace, log, layout.evaluation_log))
     return dict(finished.metrics)
 
 
@@ -201,14 +214,14 @@ async def claimed_files(layout: Layout, *, keeps: bool = True) -> AsyncIterator[
 
     Without `keeps` so is what a success leaves.
     """
-    files = await anyio.to_thread.run_sync(_claim_directory, layout)
+    files = await made_in_thread(partial(_claim_directory, layout))
     try:
         yield files
     except BaseException as error:
-        await _finally(partial(_discard, files, keeps_log=isinstance(error, Exception)))
+        await in_thread(partial(_discard, files, keeps_log=isinstance(error, Exception)))
         raise
     if not keeps:
-        await _finally(partial(_discard, files, keeps_log=False))
+        await in_thread(partial(_discard, files, keeps_log=False))
 
 
 def _claim_directory(layout: Layout) -> Retrained:
@@ -217,7 +230,7 @@ def _claim_directory(layout: Layout) -> Retrained:
 
 
 def _make_directory(files: Retrained) -> Retrained:
-    files.directory.mkdir()
+    files.directory.mkdir(DIRECTORY_MODE)
     return files
 
 
@@ -227,14 +240,14 @@ def _claim_log(layout: Layout) -> Path:
 
 
 def _make_file(path: Path) -> Path:
-    path.touch(exist_ok=False)
+    os.close(create_file(path))
     return path
 
 
 def _first_free(layout: Layout, make: Callable[[int], Claimed]) -> Claimed:
     """Return what `make` makes of the first number that it does not meet FileExistsError for."""
     try:
-        layout.root.mkdir(parents=True, exist_ok=True)
+        make_directories(layout.root)
         for number in itertools.count():
             with suppress(FileExistsError):
                 return make(number)
@@ -265,9 +278,3 @@ def _discard(files: Retrained, *, keeps_log: bool) -> None:
 def _discard_log(log: Path, *, keeps_text: bool) -> None:
     if not (keeps_text and log.stat().st_size):
         log.unlink()
-
-
-async def _finally(function: Callable[[], object]) -> None:
-    """Call what blocks for moments, even while cancelled."""
-    with anyio.CancelScope(shield=True):
-        await anyio.to_thread.run_sync(function)

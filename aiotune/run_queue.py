@@ -10,6 +10,8 @@ from bisect import bisect_left, insort
 from collections.abc import Iterator, Sequence
 
 from aiotune.events import (
+    CheckpointsDropped,
+    CheckpointsKept,
     DeviceChanged,
     Event,
     Reported,
@@ -74,6 +76,8 @@ class RunQueue:
                 | SpaceGrew()
                 | SearchOpened()
                 | SearchEnded()
+                | CheckpointsKept()
+                | CheckpointsDropped()
                 | DeviceChanged()
             ):
                 pass  # none of them says that a run is wanted

@@ -6,11 +6,13 @@ import logging
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing, nullcontext, suppress
 from dataclasses import replace
-from typing import assert_never
+from typing import NamedTuple, assert_never
 
 import anyio
 
 from aiotune.asking import Asker
+from aiotune.assigning import assignment_of
+from aiotune.calling import blaming
 from aiotune.clock import Clock
 from aiotune.conclusion import Conclusion, conclude, cut_off
 from aiotune.constraints import missing_of
@@ -39,27 +41,38 @@ from aiotune.executors.base import (
     Met,
     Noted,
     Observed,
+    Progressed,
+    RunNews,
     Started,
     start_run,
 )
 from aiotune.history import History
 from aiotune.oracles.base import Oracle, Verdict
 from aiotune.plan import Plan
+from aiotune.run_timer import RunTimer
 from aiotune.run_usage import RunUsage, lost_usage
-from aiotune.settlement import Settlement, broken_run, complete, origin, pruned, settle
+from aiotune.settlement import Settlement, broken_run, complete, pruned, settle
 from aiotune.tasks import Turns
 from aiotune.trial import FailureKind, Observation, Run, RunState, StopCause, Trial, TrialState
 from aiotune.usage import Usage
 
-__all__ = ["RunKey", "Runner", "Spawn", "Task"]
+__all__ = ["Ruling", "RunKey", "Runner", "Spawn", "Task"]
 
 _LOG = logging.getLogger("aiotune")
 _LONGEST_CLEANUP_SECONDS = 10.0
+_MOST_NOTES = 1000  # of all runs, that the search says
 
 RunKey = tuple[str, int]  # the trial's id, and the index of the run in it
 Record = Callable[..., Awaitable[None]]
 Task = Callable[..., Awaitable[None]]
 Spawn = Callable[..., None]  # (task, *arguments): starts it beside the caller
+
+
+class Ruling(NamedTuple):
+    """What runs of a trial are to stop for, and why, in words."""
+
+    cause: StopCause
+    reason: str | None = None
 
 
 class Runner:
@@ -92,6 +105,7 @@ class Runner:
         self._plan = plan
         self._clock = clock
         self._executions: dict[RunKey, Execution | None] = {}
+        self._starting: dict[RunKey, anyio.CancelScope] = {}  # those that have no execution yet
         self._usages: dict[RunKey, RunUsage] = {}  # of those that hold a lease
         self._turns = Turns()
         self._noted: set[str] = set()
@@ -129,13 +143,19 @@ class Runner:
     def adopt(self, trial_id: str, run: int, lease: Lease) -> None:
         """Take charge of a run whose start is recorded; `perform` must follow."""
         self._executions[trial_id, run] = None
+        self._starting[trial_id, run] = anyio.CancelScope()
         self._usages[trial_id, run] = RunUsage(self._pool, lease, self._clock)
+
+    def release_left(self) -> None:
+        """Give back the leases of runs whose task never began, for the loop was shut down before."""
+        for usage in self._usages.values():
+            usage.lease.release()
 
     async def perform(self, key: RunKey, lease: Lease, spawn: Spawn) -> None:
         """Run to the end on `lease`, which is released. `spawn` starts a task beside this one."""
         try:
-            await self._announce(key[0])
-            outcome = await self._follow(key, lease, spawn)
+            execution = await self._begin(key, lease)
+            outcome = await self._follow(key, execution, spawn)
             self._report(key, lease, outcome)
             await self._conclude(key, outcome)
         except BaseException:
@@ -145,6 +165,7 @@ class Runner:
         finally:
             del self._usages[key]
             lease.release()
+            self._starting.pop(key, None)
             del self._executions[key]
 
     def _report(self, key: RunKey, lease: Lease, outcome: Finished | Failed) -> None:
@@ -155,9 +176,9 @@ class Runner:
                 self._pool.report(lease, failed=False)
             case Failed(is_lost=False) if run.stop_cause is None and run.attempt == 0:
                 # A point that breaks runs does so again: its retries say nothing of the device.
-                if outcome.kind is FailureKind.CRASH or (
-                    outcome.kind is FailureKind.OUT_OF_MEMORY and not lease.is_shared
-                ):
+                lacked_memory = outcome.kind is FailureKind.OUT_OF_MEMORY
+                is_of_card = lacked_memory and not lease.is_shared and not outcome.is_of_host
+                if outcome.kind is FailureKind.CRASH or is_of_card:
                     self._pool.report(lease, failed=True)
             case Failed():
                 pass
@@ -185,9 +206,12 @@ class Runner:
         """Ask those runs to stop of which it is recorded."""
         for fact in facts:
             if isinstance(fact, StopRequested):
-                execution = self._executions.get((fact.trial_id, fact.run))
+                key = fact.trial_id, fact.run
+                execution = self._executions.get(key)
                 if execution is not None:
                     execution.request_stop(fact.cause.value)
+                elif key in self._starting:  # nothing is there yet that could be asked
+                    self._starting[key].cancel()
 
     def _may_stop(self, key: RunKey) -> bool:
         run = self._run(key)
@@ -203,70 +227,68 @@ class Runner:
 
     # --- following ---
 
-    async def _follow(self, key: RunKey, lease: Lease, spawn: Spawn) -> Finished | Failed:
-        execution = await start_run(self._executor, self._assignment(key, lease), lease.guards)
+    async def _begin(self, key: RunKey, lease: Lease) -> Execution | None:
+        """Announce the run's trial and start the run; None if it was asked to stop before it was there.
+
+        A hook may hang, and so may the import of a framework.
+        """
+        execution = None
+        with self._starting[key]:
+            await self._announce(key[0])
+            execution = await start_run(self._executor, self._assignment(key, lease), lease.guards)
         self._executions[key] = execution
+        del self._starting[key]
         cause = self._run(key).stop_cause
-        if cause is not None:  # asked to stop while it was being started
+        if execution is not None and cause is not None:
             execution.request_stop(cause.value)
-        timer = anyio.CancelScope()
-        if self._plan.limits.trial_timeout is not None:
-            spawn(self._time_out, key, timer, self._plan.limits.trial_timeout)
+        return execution
+
+    async def _follow(
+        self, key: RunKey, execution: Execution | None, spawn: Spawn
+    ) -> Finished | Failed:
+        """Deal with the events of a run, and return the last one."""
+        if execution is None:
+            return Finished(is_stopped=True)
+        timer, watch = RunTimer(self._plan.limits, self._clock), anyio.CancelScope()
+        if timer.is_limited:
+            spawn(self._time_out, key, timer, watch)
         try:
             async with aclosing(execution.events()) as events:
                 async for event in events:
-                    match event:
-                        case Started():
-                            pass
-                        case Met():
-                            await self._on_met(key, event)
-                        case Observed():
-                            await self._on_observed(key, event)
-                        case Noted():
-                            self._on_noted(event)
-                        case Measured():
-                            self._pool.measure(event.memory_bytes)
-                        case GpuMeasured():
-                            self._usages[key].measure(event.peak_bytes)
-                        case Finished() | Failed():
+                    with timer.hearing():
+                        if isinstance(event, Finished | Failed):
                             return event
-                        case _:
-                            assert_never(event)
+                        await self._heard(key, event)
         finally:
-            timer.cancel()
+            watch.cancel()
         raise FatalRuntimeError(f"run {key} ended without a last event: a defect of the executor")
+
+    async def _heard(self, key: RunKey, event: RunNews) -> None:
+        match event:
+            case Started() | Progressed():
+                pass
+            case Met():
+                await self._on_met(key, event)
+            case Observed():
+                await self._on_observed(key, event)
+            case Noted():
+                self._on_noted(event)
+            case Measured():
+                self._pool.measure(event.memory_bytes)
+            case GpuMeasured():
+                self._usages[key].measure(event.peak_bytes)
+            case _:
+                assert_never(event)
 
     def _assignment(self, key: RunKey, lease: Lease) -> Assignment:
         trial, run = self._history.trial(key[0]), self._run(key)
-        directory = self._plan.layout.trial(trial.trial_id)
-        return Assignment(
-            trial_id=trial.trial_id,
-            number=trial.number,
-            stream=trial.stream,
-            repeat=run.repeat,
-            attempt=run.attempt,
-            run=run.index,
-            seed=self._oracle.chance,
-            values=trial.values,
-            space=tuple(self._history.space),
-            draws_new_names=self._oracle.draws_new_names,
-            allow_new_entries=self._oracle.allow_new_entries,
-            trial_directory=str(directory),
-            log=run.log or "",
-            gpus=lease.gpus,
-            gpu_memory=lease.gpu_memory_bytes,
-            gpu_fraction=lease.gpu_fraction,
-            cores=lease.cores,
-            budget=run.budget,
-            continues=_continues(trial, run),
-            seed_attempt=origin(trial, run).attempt,
-            folds=self._plan.policy.folds,
+        return assignment_of(
+            trial, run, lease, history=self._history, oracle=self._oracle, plan=self._plan
         )
 
-    async def _time_out(self, key: RunKey, timer: anyio.CancelScope, seconds: float) -> None:
-        with timer:
-            await self._clock.sleep(seconds)
-            await self.stop({key}, StopCause.TIMEOUT)
+    async def _time_out(self, key: RunKey, timer: RunTimer, watch: anyio.CancelScope) -> None:
+        with watch:
+            await self.stop({key}, await timer.wait_over())
 
     async def _on_met(self, key: RunKey, met: Met) -> None:
         trial_id, _ = key
@@ -320,29 +342,32 @@ class Runner:
         step = observed.step + self._history.trial(trial_id).first_step(self._run(key))
         await self._record(Reported(self._clock.now(), trial_id, run, step, dict(observed.metrics)))
         observation = Observation(step, observed.metrics)
-        match await self._asker.judge(trial_id, observation):
-            case Verdict.CONTINUE:
-                await self._prune(key)
-            case Verdict.STOP:
-                await self._rule_out(trial_id)
-            case Verdict.PAUSE:
-                await self.stop(self._runs_of(trial_id), StopCause.PAUSE)
+        ruling = await self.ruling(key, observation)
+        if ruling is not None:
+            async with self.turn(trial_id):
+                await self.stop(self._runs_of(trial_id), *ruling)
 
-    async def _prune(self, key: RunKey) -> None:
-        """End the trial of a run that has just reported, if the pruner gives it no chance."""
+    async def ruling(self, key: RunKey, observation: Observation) -> Ruling | None:
+        """Return what the newest report of a run leads to, if not that it goes on."""
+        match await self._asker.judge(key[0], observation):
+            case Verdict.CONTINUE:
+                reason = self._pruned(key)
+                return None if reason is None else Ruling(StopCause.RULE, reason)
+            case Verdict.STOP:
+                return Ruling(StopCause.RULE)
+            case Verdict.PAUSE:
+                return Ruling(StopCause.PAUSE)
+
+    def _pruned(self, key: RunKey) -> str | None:
+        """Return why the pruner gives the trial of a run that has just reported no chance; None: it goes on."""
         pruner = self._plan.pruner
         if pruner is None:
-            return
-        reason = pruner.judge(self._history, self._history.trial(key[0]), self._run(key))
-        if reason is not None:
-            await self._rule_out(key[0], reason)
-
-    async def _rule_out(self, trial_id: str, reason: str | None = None) -> None:
-        async with self.turn(trial_id):
-            await self.stop(self._runs_of(trial_id), StopCause.RULE, reason)
+            return None
+        with blaming(f"{type(pruner).__name__}.judge(), for trial {key[0]}"):
+            return pruner.judge(self._history, self._history.trial(key[0]), self._run(key))
 
     def _on_noted(self, noted: Noted) -> None:
-        if noted.message not in self._noted:
+        if noted.message not in self._noted and len(self._noted) < _MOST_NOTES:
             self._noted.add(noted.message)
             _LOG.warning("%s", noted.message)
 
@@ -408,7 +433,8 @@ class Runner:
         pruner = self._plan.pruner
         if pruner is None or not pruner.judges_ends or trial.state is not TrialState.RUNNING:
             return []
-        reason = pruner.judge_repeats(self._history, trial)
+        with blaming(f"{type(pruner).__name__}.judge_repeats(), for trial {trial.trial_id}"):
+            reason = pruner.judge_repeats(self._history, trial)
         if reason is None:
             return []
         left = [(trial.trial_id, run.index) for run in trial.runs if not run.is_over]
@@ -452,13 +478,6 @@ class Runner:
         objective = self._oracle.objective
         ended = cut_off(run, objective, reports, state=state, message=message)
         return _run_ended(self._clock.now(), (trial_id, run.index), ended, taken)
-
-
-def _continues(trial: Trial, run: Run) -> bool:
-    """Tell whether a run begins with the training state of an earlier one, which may be another trial's."""
-    if run.continues is not None:
-        return True
-    return trial.parent is not None and run.budget is not None and run.budget.initial_epoch > 0
 
 
 def _run_ended(at: float, key: RunKey, ended: Conclusion, taken: Usage | None) -> RunEnded:

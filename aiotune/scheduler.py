@@ -8,7 +8,7 @@ on a timer, but for the limits that are times.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import assert_never
 
@@ -16,14 +16,17 @@ import anyio
 import anyio.lowlevel
 from anyio.abc import TaskGroup
 
+from aiotune.adoption import adopt
 from aiotune.asking import Asked, Asker
+from aiotune.calling import error_text
 from aiotune.clock import Clock
 from aiotune.devices.base import Pool
 from aiotune.devices.lease import Lease
 from aiotune.discovery import check_range, discover
 from aiotune.end_rules import Ending, EndRules
-from aiotune.errors import FatalRuntimeError, StoreError
+from aiotune.errors import DiskFull, FatalRuntimeError, StoreError
 from aiotune.events import (
+    CheckpointsDropped,
     DeviceChanged,
     EndReason,
     Event,
@@ -39,6 +42,7 @@ from aiotune.hyperparameters import HyperParameters
 from aiotune.inheritance import inherit
 from aiotune.oracles.base import Exhausted, Oracle, Promote, Retire, Suggest, Wait
 from aiotune.plan import Plan
+from aiotune.private_files import require_directory
 from aiotune.recorder import LONGEST_WRITE_SECONDS, Recorder
 from aiotune.resources import Resources, check_answer
 from aiotune.run_queue import RunQueue
@@ -96,6 +100,7 @@ class Scheduler:
         self._stop_cause: StopCause | None = None  # what runs in progress are asked to stop for
         self._error: Exception | None = None
         self._discovery = anyio.CancelScope()  # cancelled by whatever would stop a run
+        self._hooking = anyio.CancelScope()  # a hook before something that will not come any more
 
     @property
     def waiting(self) -> Mapping[str, str]:
@@ -133,6 +138,7 @@ class Scheduler:
             loop.call_soon_threadsafe(self.forget_prepared)
 
         unsubscribe = self._pool.subscribe(wake)
+        self._plan.room.subscribe(self._wake)
         self._oracle.watch_queue(ask_anew)
         try:
             async with anyio.create_task_group() as tasks:
@@ -142,11 +148,10 @@ class Scheduler:
         finally:
             self._oracle.watch_queue(None)
             unsubscribe()
+            self._runner.release_left()
         if self._error is not None:
             with suppress(StoreError):  # it may be the store that failed
-                await self._record_end(
-                    EndReason.FAILED, f"{type(self._error).__name__}: {self._error}"
-                )
+                await self._record_end(EndReason.FAILED, error_text(self._error))
             raise self._error
         assert self._ending is not None
         return await self._record_end(self._ending.reason, self._ending.message)
@@ -158,13 +163,14 @@ class Scheduler:
         await anyio.lowlevel.checkpoint()  # the watch stands before the first lease
         if self._plan.limits.max_time is not None:
             tasks.start_soon(self._end_after, self._plan.limits.max_time)
+        await self._call(self._plan.hooks.on_search_begin)
         if self._rules.spending.is_limited:
             spawn(self._end_when_spent)
         await self._adopt_open_trials()
         if ending := self._rules.already():
             self._finish(ending)
         if self._needs_discovery():
-            await self._discover(tasks)
+            await self._discover()
         while True:
             changed = self._next_change()
             if self._ending is not None and self._ending.error is not None:
@@ -172,8 +178,15 @@ class Scheduler:
             if await self._start_next(spawn):
                 continue
             if self._ending is not None and not self._runner.count:
-                return await self._complete_paused_trials()
+                await self._complete_paused_trials()
+                return await self._plan.room.wait_settled()
             await changed.wait()
+
+    async def _call(self, hook: Callable[[], Awaitable[None]]) -> None:
+        """Call a hook of the user's, for as long as the search goes on."""
+        if self._ending is None:
+            with anyio.CancelScope() as self._hooking:
+                await hook()
 
     async def _stop_runs(self) -> None:
         """Ask the runs in progress to stop once that is wished, also those that were being started just then.
@@ -251,6 +264,8 @@ class Scheduler:
         """Let the search end; with a cause, what is in progress is asked to stop for it."""
         if self._ending is None:
             self._ending = ending
+            self._hooking.cancel()
+            self._asker.close()
         if cause is not None:
             self._stop_cause = self._stop_cause or cause
             self._discovery.cancel()
@@ -268,30 +283,17 @@ class Scheduler:
     # --- opening ---
 
     async def _adopt_open_trials(self) -> None:
-        """Mark the runs that an earlier process left in progress, and end trials that need no further run."""
-        left = [
-            (trial, run)
-            for trial in self._history.open_trials()
-            for run in trial.runs
-            if not run.is_over
-        ]
-        if left:
-            runs = [run for _, run in left]
-            await self._record(*(self._runner.lost(trial, run, runs) for trial, run in left))
-        for trial in self._history.open_trials():
-            if trial.runs and trial.state is not TrialState.PAUSED:
-                await self._runner.settle(trial.trial_id)
+        """End what an earlier process left in progress."""
+        is_ending = self._rules.already() is not None
+        await adopt(self._history, self._runner, self._record, self._clock, is_ending=is_ending)
 
     def _needs_discovery(self) -> bool:
         has_work = self._history.open_trials() or not self._is_full()
         return self._plan.has_discovery and bool(has_work) and self._ending is None
 
-    async def _discover(self, tasks: TaskGroup) -> None:
+    async def _discover(self) -> None:
         """Meet the names of the space before the first trial, on the processor."""
-        longest = self._plan.limits.trial_timeout
         with self._discovery:
-            if longest is not None:
-                tasks.start_soon(self._cancel_after, longest, self._discovery)
             resources, layout = self._plan.resources, self._plan.layout
             cpus = None if callable(resources) else resources.cpus
             found = await discover(
@@ -300,6 +302,9 @@ class Scheduler:
                 self._pool,
                 self._executor,
                 cpus,
+                memory=None if callable(resources) else resources.memory,
+                limits=self._plan.limits,
+                clock=self._clock,
                 makes_directory=not self._plan.is_simulated,
             )
             check_range(self._history, self._oracle, found.space, found.redeclared)
@@ -308,17 +313,12 @@ class Scheduler:
             if added or redeclared:
                 now = self._clock.now()
                 await self._record(SpaceGrew(now, None, added, tuple(sorted(redeclared))))
-        if self._discovery.cancelled_caught and self._ending is None:
-            raise FatalRuntimeError(
-                f"building the model once, to meet its hyperparameters, took longer than "
-                f"trial_timeout={longest:g} s"
-            )
 
     # --- dispatching ---
 
     async def _start_next(self, spawn: Spawn) -> bool:
         """Start one run or record one new trial; False if nothing can be done before something changes."""
-        if self._ending is not None:
+        if self._ending is not None or not (self._plan.room.is_settled and self._has_disk()):
             return False
         if await self._start_pending(spawn):
             return True
@@ -328,6 +328,18 @@ class Scheduler:
             self._prepare(spawn)
             return False
         return await self._ask()
+
+    def _has_disk(self) -> bool:
+        """Tell whether the oldest run that waits has room for its checkpoints. DiskFull if it never will."""
+        room, waiting = self._plan.room, next(iter(self._queue), None)
+        if waiting is None or room.admits(waiting[1][0]):
+            return True
+        if room.is_settled and not self._runner.count:
+            raise DiskFull(
+                f"{room.lack}. Raise max_disk, or keep fewer checkpoints, then call search() again to go on: "
+                "every result so far is kept"
+            )
+        return False
 
     async def _start_pending(self, spawn: Spawn) -> bool:
         """Start the oldest run that fits what is free; one that does not fit holds no other up."""
@@ -372,8 +384,8 @@ class Scheduler:
         log = layout.run_log(trial.trial_id, work.run) if self._executor.writes_logs else None
         try:
             if not self._plan.is_simulated:
-                directory = anyio.Path(layout.trial(trial.trial_id))
-                await directory.mkdir(parents=True, exist_ok=True)
+                directory = layout.trial(trial.trial_id)
+                await anyio.to_thread.run_sync(require_directory, directory)
             async with self._runner.turn(trial.trial_id):
                 if work not in pending(self._history.trial(work.trial_id), self._plan.policy):
                     return lease.release()  # another run of the trial has ended it meanwhile
@@ -415,15 +427,16 @@ class Scheduler:
         """Ask the oracle once; True if it gave work."""
         if self._is_full() and not self._history.has_paused_trials:
             return self._end_if(not self._history.has_trials_in_flight, EndReason.MAX_TRIALS)
-        await self._plan.hooks.pre_create_trial()
+        await self._call(self._plan.hooks.pre_create_trial)
         if self._ending is not None:  # it took its time
             return False
-        return await self._follow(await self._asker.ask(self._history.next_number))
+        asked = await self._asker.ask(self._history.next_number)
+        if asked is None or self._ending is not None:  # the oracle took its time
+            return False
+        return await self._follow(asked)
 
     async def _follow(self, asked: Asked) -> bool:
         """Do what the oracle has answered; True if it gave work."""
-        if self._ending is not None:  # the oracle took its time
-            return False
         match asked.answer:
             case Suggest() if self._is_full():
                 return self._end_if(asked.was_idle, EndReason.MAX_TRIALS)
@@ -469,23 +482,26 @@ class Scheduler:
 
     async def _create(self, answer: Suggest, asked: Asked) -> None:
         trial_id = trial_id_of(asked.number)
+        facts: list[Event] = []
         if answer.parent is not None:
-            await self._inherit(answer.parent, trial_id, answer.budget)
-        await self._record(
-            TrialCreated(
-                self._clock.now(),
-                trial_id=trial_id,
-                number=asked.number,
-                stream=answer.stream,
-                values=dict(answer.values),
-                asked_after=asked.asked_after,
-                budget=answer.budget,
-                parent=answer.parent,
-            )
+            facts = await self._inherit(answer.parent, trial_id, answer.budget)
+        created = TrialCreated(
+            self._clock.now(),
+            trial_id=trial_id,
+            number=asked.number,
+            stream=answer.stream,
+            values=dict(answer.values),
+            asked_after=asked.asked_after,
+            budget=answer.budget,
+            parent=answer.parent,
         )
+        await self._record(created, *facts)
 
-    async def _inherit(self, parent: str, child: str, budget: Budget | None) -> None:
-        """Let a trial to come begin with the checkpoints of one that waits where its budget begins."""
+    async def _inherit(self, parent: str, child: str, budget: Budget | None) -> list[Event]:
+        """Let a trial to come begin with the checkpoints of one that waits where its budget begins.
+
+        Returns the fact of those that the parent has no longer, so that the trial begins anew.
+        """
         trial = self._paused(parent, "derives a trial from")
         reached = None if trial.budget is None else trial.budget.epochs
         if budget is None or budget.initial_epoch != reached:
@@ -494,7 +510,10 @@ class Scheduler:
                 f"is paused after epoch {reached}: its budget must begin there"
             )
         if not self._plan.is_simulated:
-            await anyio.to_thread.run_sync(inherit, self._plan.layout, parent, child)
+            with self._plan.room.pinned(parent):
+                await anyio.to_thread.run_sync(inherit, self._plan.layout, parent, child)
+        lost = self._history.dropped_now(trial)
+        return [CheckpointsDropped(self._clock.now(), child, lost)] if lost else []
 
     def _is_full(self) -> bool:
         most = self._oracle.max_trials

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import inspect
+import asyncio
 import secrets
-from collections import Counter
-from collections.abc import Callable, Mapping
-from contextlib import AsyncExitStack
+from collections.abc import Mapping
+from contextlib import AsyncExitStack, suppress
 from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -15,6 +14,8 @@ import anyio
 from anyio.abc import TaskGroup
 
 from aiotune.arguments import in_lines, takes_keyword
+from aiotune.calling import called
+from aiotune.checkpoints import Keep
 from aiotune.clock import Clock, SystemClock
 from aiotune.devices.opening import open_pool
 from aiotune.devices.pool import DevicePool
@@ -33,17 +34,18 @@ from aiotune.plan import Hooks, Plan
 from aiotune.processes import open_trial_processes
 from aiotune.program import AsyncTunerProgram, Tunable, TunerProgram
 from aiotune.project import Project
-from aiotune.ranking import best_trials
 from aiotune.recorder import Observer, Recorder
 from aiotune.resources import Resources
 from aiotune.results import SearchResult, SearchStatus, optuna_study
 from aiotune.retention import Janitor
+from aiotune.room import Room
 from aiotune.scheduler import Scheduler
 from aiotune.settlement import Policy
 from aiotune.space import Space
 from aiotune.spending import warn_without_gpus
 from aiotune.store.lock import hold_lock
 from aiotune.store.sqlite import open_store
+from aiotune.tasks import in_thread, made_in_thread, undisturbed
 from aiotune.version import __version__
 
 if TYPE_CHECKING:
@@ -87,8 +89,9 @@ class Search:
         self._is_begun = False
         self._is_stop_requested = False
         self._outcome: SearchResult | Exception | None = None
-        self._done: anyio.Event  # this and the group belong to a loop, and so begin with it
+        self._done: anyio.Event  # what follows belongs to a loop, and so begins with it
         self._tasks: TaskGroup
+        self._keeper: asyncio.Task[None]
 
     async def __aenter__(self) -> Self:
         if self._is_begun:
@@ -98,10 +101,9 @@ class Search:
         self._is_begun = True
         self._done = anyio.Event()
         self._tasks = anyio.create_task_group()
-        await self._tasks.__aenter__()
-        self._tasks.start_soon(self._drive)
-        if is_in_kernel():
-            self._tasks.start_soon(stay_interruptible)
+        # The group has a task of its own, for another task may leave the block than the one that entered it:
+        # where a fixture or an abandoned generator has it.
+        self._keeper = asyncio.create_task(self._keep(), name="aiotune search")
         return self
 
     async def __aexit__(
@@ -111,12 +113,7 @@ class Search:
         traceback: TracebackType | None,
     ) -> None:
         self._tasks.cancel_scope.cancel()
-        # The group learns of a cancellation only: it would wrap another error of the body, or, since its scope
-        # is cancelled, swallow it. Nothing is returned, so that whatever the body raised goes on.
-        if isinstance(exc, anyio.get_cancelled_exc_class()):
-            await self._tasks.__aexit__(exc_type, exc, traceback)
-        else:
-            await self._tasks.__aexit__(None, None, None)
+        await undisturbed(self._keeper)
 
     # --- for its owner ---
 
@@ -146,12 +143,11 @@ class Search:
     def status(self) -> SearchStatus:
         """Return how the search stands, from memory."""
         history = self._project.known
-        trials = list(history.trials.values())
         scheduler = self._scheduler
         running = {trial_id for trial_id, _ in scheduler.running} if scheduler else set()
-        best = best_trials(trials, self._tuner.objective, 1)
+        best = history.best_trials(self._tuner.objective, 1)
         return SearchStatus(
-            counts=Counter(trial.status for trial in trials),
+            counts=history.counts(),
             running=tuple(sorted(running)),
             waiting=scheduler.waiting if scheduler else {},
             best=best[0] if best else None,
@@ -178,6 +174,16 @@ class Search:
 
     # --- its life ---
 
+    async def _keep(self) -> None:
+        """Be the parent of all tasks of the search."""
+        with suppress(
+            asyncio.CancelledError
+        ):  # by a stranger: the search has ended then, as `result` tells
+            async with self._tasks:
+                self._tasks.start_soon(self._drive)
+                if is_in_kernel():
+                    self._tasks.start_soon(stay_interruptible)
+
     async def _drive(self) -> None:
         try:
             self._outcome = await self._run()
@@ -192,7 +198,8 @@ class Search:
     async def _run(self) -> SearchResult:
         project, settings, oracle = self._project, self._project.settings, self._project.oracle
         async with AsyncExitStack() as stack:
-            await anyio.to_thread.run_sync(stack.enter_context, hold_lock(project.layout.lock))
+            lock = hold_lock(project.layout.lock)
+            await made_in_thread(partial(stack.enter_context, lock))
             executor = await self._open_executor(stack)
             store = await stack.enter_async_context(
                 open_store(project.layout.store, durability=settings.durability)
@@ -213,15 +220,18 @@ class Search:
             if not pool.devices:
                 warn_without_gpus(settings.limits)
             project.hold(history)
-            observers = [*self._open_progress(stack, executor), *self._open_janitor(stack)]
+            janitor = self._make_janitor()
+            observers: list[Observer] = [*self._open_progress(stack, executor), janitor]
             recorder = Recorder(store, history, [self._log, *settings.observers, *observers])
             await self._open_study(recorder)
+            self._tasks.start_soon(janitor.work, recorder)
+            stack.push_async_callback(janitor.close)
             scheduler = Scheduler(
                 oracle=oracle,
                 recorder=recorder,
                 pool=pool,
                 executor=executor,
-                plan=self._plan(),
+                plan=self._plan(janitor),
                 clock=self._clock,
             )
             return await self._conduct(scheduler, history)
@@ -230,7 +240,6 @@ class Search:
         self._scheduler = scheduler
         if self._is_stop_requested:
             scheduler.request_stop()
-        await called(self._tuner.on_search_begin)
         end = await scheduler.run()
         await called(self._tuner.on_search_end)
         trials = tuple(history.trials.values())
@@ -332,21 +341,21 @@ class Search:
         )
         if progress is None:
             return []
-        stack.push_async_callback(_in_thread, progress.close)
+        stack.push_async_callback(in_thread, progress.close)
         return [progress]
 
-    def _open_janitor(self, stack: AsyncExitStack) -> list[Observer]:
-        """Start what deletes checkpoints that nobody will ask for; leaving `stack` lets it finish."""
-        keep = self._project.settings.keep_checkpoints
-        if keep == "all":
-            return []
-        count = 0 if keep == "none" else keep
-        janitor = Janitor(self._project.layout, self._tuner.objective, count)
-        self._tasks.start_soon(janitor.work)
-        stack.push_async_callback(janitor.wait_idle)
-        return [janitor]
+    def _make_janitor(self) -> Janitor:
+        """Return what measures checkpoints, and deletes those that nobody will ask for."""
+        settings = self._project.settings
+        return Janitor(
+            self._project.layout,
+            self._tuner.objective,
+            Keep.of(settings.keep_checkpoints),
+            self._clock,
+            settings.max_disk_bytes,
+        )
 
-    def _plan(self) -> Plan:
+    def _plan(self, room: Room) -> Plan:
         tuner, settings, oracle = self._tuner, self._project.settings, self._project.oracle
         return Plan(
             layout=self._project.layout,
@@ -358,28 +367,17 @@ class Search:
             ),
             limits=settings.limits,
             pruner=settings.pruner,
+            room=room,
             resources=settings.resources,
             # A setup is tried out before the first trial, too.
             has_discovery=tuner.has_discovery or settings.setup is not None,
             hooks=Hooks(
+                on_search_begin=partial(called, tuner.on_search_begin),
                 on_trial_begin=partial(called, tuner.on_trial_begin),
                 on_trial_end=partial(called, tuner.on_trial_end),
                 pre_create_trial=partial(called, tuner.pre_create_trial),
             ),
         )
-
-
-async def _in_thread(function: Callable[[], None]) -> None:
-    """Call what may block for moments, even while cancelled."""
-    with anyio.CancelScope(shield=True):
-        await anyio.to_thread.run_sync(function)
-
-
-async def called(hook: Callable[..., Any], *args: object) -> None:
-    """Call a hook of the user's, and await what it returns if it is `async def`."""
-    result = hook(*args)
-    if inspect.isawaitable(result):
-        await result
 
 
 def check_objective(history: History, tuner: Tunable, oracle: Oracle) -> None:

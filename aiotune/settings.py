@@ -17,7 +17,7 @@ from aiotune.learning.priors import Priors
 from aiotune.oracles.base import Oracle
 from aiotune.pruners.base import Pruner
 from aiotune.recorder import Observer
-from aiotune.resources import Limits, Resources
+from aiotune.resources import Limits, Resources, parse_memory
 
 __all__ = ["Settings"]
 
@@ -45,7 +45,12 @@ class Settings:
     grace_seconds: what a run that is asked to stop may take for its current batch and its checkpoint.
     checkpoint_every: seconds between two states of a Keras model in training, at least, that a run goes on from
     after a crash; rarer where writing takes long. 0: after each epoch.
-    keep_checkpoints: of so many best trials; "all": of every trial; "none": of none that is over.
+    keep_checkpoints: "best:3", or 3: of so many best trials, and of those that are not over. "promotable": only
+    of the latter, what a promotion or a retry needs. "all": of every trial. "none": as "promotable", for tuners
+    that promote nothing.
+    max_disk: what all checkpoints of the project may take, in bytes or as "20GB". Beyond it the worst that are
+    kept go first, never the best one; then those of the trials least likely to be promoted, which begin
+    anew if they are; if that does not suffice, no new run starts until there is room.
     durability: "process" (facts survive `kill -9`), "full" (they survive a power loss, at the price of a disk
     flush for each).
     observers: functions `(event, history)` that are shown every fact; they must not block.
@@ -71,7 +76,8 @@ class Settings:
     start_method: Literal["auto", "fork", "spawn"] = "auto"
     grace_seconds: float = 10.0
     checkpoint_every: float = 10.0
-    keep_checkpoints: int | Literal["all", "none"] = 10
+    keep_checkpoints: int | str = 10
+    max_disk: int | str | None = None
     durability: Literal["process", "full"] = "process"
     observers: Sequence[Observer] = ()
     folds: Any = None
@@ -89,8 +95,8 @@ class Settings:
 
     def _check_kinds(self) -> None:
         _check_count("max_concurrent_trials", self.max_concurrent_trials)
-        if self.keep_checkpoints not in ("all", "none"):
-            _check_count("keep_checkpoints", self.keep_checkpoints)
+        _check_keep(self.keep_checkpoints)
+        self._check_disk()
         if not isinstance(self.limits, Limits):
             raise FatalTypeError(f"limits={self.limits!r}: pass aiotune.Limits(max_time=..., ...)")
         if self.pruner is not None and not isinstance(self.pruner, Pruner):
@@ -113,6 +119,22 @@ class Settings:
             )
         if isinstance(self.priority, bool) or not isinstance(self.priority, int):
             raise FatalTypeError(f"priority={self.priority!r}: a whole number is needed")
+
+    def _check_disk(self) -> None:
+        if self.max_disk is not None and not self.max_disk_bytes:
+            raise FatalValueError(f'max_disk={self.max_disk!r}: it must be above 0, such as "20GB"')
+
+    @property
+    def max_disk_bytes(self) -> int | None:
+        """Bytes that all checkpoints may take; None: no limit. FatalValueError if it is no amount."""
+        if self.max_disk is None:
+            return None
+        try:
+            return parse_memory(self.max_disk)
+        except FatalValueError as error:
+            raise FatalValueError(
+                f'max_disk={self.max_disk!r}: write bytes as an int, or "20GB", "500MiB"'
+            ) from error
 
     def _check_values(self) -> None:
         words = ("auto", "process", "inline")
@@ -208,6 +230,23 @@ class Settings:
                 raise FatalTypeError(f"a tuner takes no keyword {name!r}; {hint}")
         given = {name: value for name, value in keywords.items() if value is not None}
         return cls(**given)
+
+
+def _check_keep(keep: object) -> None:
+    if not isinstance(keep, str):
+        return _check_count("keep_checkpoints", keep)
+    if keep in ("promotable", "all", "none"):
+        return None
+    kind, _, number = keep.partition(":")
+    if kind != "best":
+        raise FatalTypeError(
+            f'keep_checkpoints={keep!r}: a number is needed, or "best:3", "promotable", "all" or "none"'
+        )
+    if not (number.isascii() and number.isdecimal() and int(number) >= 1):
+        raise FatalValueError(
+            f'keep_checkpoints={keep!r}: write "best:3" for those of the three best trials, 1 or more'
+        )
+    return None
 
 
 def _check_count(name: str, value: object) -> None:

@@ -24,6 +24,8 @@ from aiotune.trial import (
 )
 
 __all__ = [
+    "FAILURES",
+    "FailureRule",
     "Policy",
     "Settlement",
     "Work",
@@ -40,9 +42,27 @@ __all__ = [
 # A run that takes the fork server down with it so often is itself the cause.
 _MOST_LOSSES = 3
 
-_RETRIED = frozenset(
-    {FailureKind.CRASH, FailureKind.USER_ERROR, FailureKind.NAN, FailureKind.OUT_OF_MEMORY}
-)
+
+@dataclass(frozen=True, slots=True)
+class FailureRule:
+    """What follows from a failure of one kind. Its point is never proposed again, whatever the kind."""
+
+    is_retried: bool  # within `max_retries_per_trial`, unless the run's end forbids it
+    goes_on: bool  # the retry begins where the run was, if it saved its state, instead of anew
+    counts: bool  # towards `max_consecutive_failed_trials`
+    status: TrialState  # of a trial that gets no further attempt
+
+
+# In words: docs/failures.md. What reached `trial_timeout`, and would again, forbids a retry itself.
+FAILURES: Mapping[FailureKind, FailureRule] = {
+    # is_retried, goes_on, counts
+    FailureKind.CRASH: FailureRule(True, True, True, TrialState.FAILED),
+    FailureKind.USER_ERROR: FailureRule(True, False, True, TrialState.FAILED),
+    FailureKind.OUT_OF_MEMORY: FailureRule(True, False, False, TrialState.FAILED),
+    FailureKind.NAN: FailureRule(True, False, False, TrialState.FAILED),
+    FailureKind.TIMEOUT: FailureRule(True, True, False, TrialState.FAILED),
+    FailureKind.INFEASIBLE: FailureRule(False, False, False, TrialState.INFEASIBLE),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +134,7 @@ def _continued_run(trial: Trial, repeat: int) -> int | None:
 
 def _was_interrupted(trial: Trial, run: Run) -> bool:
     if run.state is RunState.FAILED:
-        return run.failure is FailureKind.CRASH or is_excused(trial, run)
+        return _rule_of(run).goes_on or is_excused(trial, run)
     return run.state in (RunState.LOST, RunState.CANCELLED)
 
 
@@ -182,7 +202,12 @@ def _losses(trial: Trial, repeat: int) -> int:
 def _may_retry(trial: Trial, run: Run, policy: Policy) -> bool:
     if is_excused(trial, run):
         return True
-    return run.failure in _RETRIED and run.may_retry and run.attempt < policy.retries
+    return _rule_of(run).is_retried and run.may_retry and run.attempt < policy.retries
+
+
+def _rule_of(run: Run) -> FailureRule:
+    """Return what follows from the run's failure; facts of foreign hands may lack its kind."""
+    return FAILURES[run.failure or FailureKind.USER_ERROR]
 
 
 def settle(trial: Trial, policy: Policy, objective: Objective) -> Settlement | None:
@@ -254,9 +279,8 @@ def _reason(trial: Trial) -> str | None:
 
 def _failed(run: Run, trial: Trial, objective: Objective) -> Settlement:
     """Return the end by a broken run."""
-    infeasible = run.failure is FailureKind.INFEASIBLE
-    status = TrialState.INFEASIBLE if infeasible else TrialState.FAILED
-    return replace(_scored(trial, objective, status), failure=run.failure, message=run.message)
+    scored = _scored(trial, objective, _rule_of(run).status)
+    return replace(scored, failure=run.failure, message=run.message)
 
 
 def _bounded(ended: Settlement, policy: Policy) -> Settlement:

@@ -10,14 +10,16 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import FrozenInstanceError, dataclass, field, replace
+from dataclasses import FrozenInstanceError, dataclass, field
 from enum import StrEnum
 from typing import Any, NoReturn
 
+from aiotune.changing import changed
 from aiotune.errors import FatalRuntimeError
 from aiotune.hyperparameters import HyperParameters
 from aiotune.metrics import TrialMetrics
 from aiotune.objective import Objective
+from aiotune.printable import one_line, printable
 from aiotune.space import HyperParameter, Scalar
 from aiotune.usage import Usage, total_usage, usage_text
 
@@ -46,7 +48,7 @@ def trial_id_of(number: int) -> str:
 
 
 class TrialState(StrEnum):
-    """Where a trial stands. The value is what users see as `trial.status`."""
+    """Where a trial stands. The value is what users see as `trial.status`, which looks at its runs, too."""
 
     QUEUED = "QUEUED"  # recorded or promoted, its run not started yet
     RUNNING = "RUNNING"  # a run has started; runs may be waiting for a device again
@@ -90,6 +92,7 @@ class StopCause(StrEnum):
     CONSTRAINT = "the constraint refuses its values"
     SIBLING = "another run of the trial failed"
     TIMEOUT = "it took longer than trial_timeout"
+    STALL = "it made no progress for stall_timeout"
     USER = "the search was stopped"
 
 
@@ -197,6 +200,11 @@ class Run:
         return self.state not in RUN_MOVES
 
     @property
+    def seconds(self) -> float | None:
+        """How long it took by the machine's clock, at least 0 wherever that jumped; None: it is not over."""
+        return None if self.ended_at is None else max(0.0, self.ended_at - self.started_at)
+
+    @property
     def gpus(self) -> tuple[str, ...]:
         """Those of its devices that are no cores."""
         return tuple(each for each in self.devices if not each.startswith("cpu:"))
@@ -210,7 +218,7 @@ class Run:
         """Return this run in another state; FatalRuntimeError if the table does not allow the move."""
         if state not in RUN_MOVES.get(self.state, ()):
             raise FatalRuntimeError(f"run {self.index} cannot go from {self.state} to {state}")
-        return replace(self, state=state, **changes)  # type: ignore[arg-type]
+        return changed(self, state=state, **changes)
 
 
 # What such a run reported before it broke or was cut off is no result of its trial.
@@ -270,7 +278,9 @@ class Trial:
 
     @property
     def status(self) -> str:
-        return self.state.value
+        """Its state, for users: one that waits for a further run, or was cut off, is queued."""
+        is_idle = self.state is TrialState.RUNNING and all(run.is_over for run in self.runs)
+        return (TrialState.QUEUED if is_idle else self.state).value
 
     @property
     def is_over(self) -> bool:
@@ -345,12 +355,12 @@ class Trial:
     def summary(self) -> None:
         """Print what the trial is and what it achieved."""
         for line in trial_text(self):
-            print(line)
+            print(printable(line))
 
     def display_hyperparameters(self) -> None:
         """Print the values, a line for each."""
         for line in values_text(self):
-            print(line)
+            print(printable(line))
 
     def get_state(self) -> dict[str, Any]:
         """Return the trial in plain values, laid out as KerasTuner's trial.json."""
@@ -368,11 +378,11 @@ class Trial:
         """Return this trial in another state; FatalRuntimeError if the table does not allow the move."""
         if state not in TRIAL_MOVES.get(self.state, ()):
             raise FatalRuntimeError(f"trial {self.trial_id} cannot go from {self.state} to {state}")
-        return replace(self, state=state, **changes)  # type: ignore[arg-type]
+        return changed(self, state=state, **changes)
 
     def with_run(self, run: Run) -> Trial:
         """Return this trial with `run` appended, or in the place of the run of the same index."""
-        return replace(self, runs=(*self.runs[: run.index], run, *self.runs[run.index + 1 :]))
+        return changed(self, runs=(*self.runs[: run.index], run, *self.runs[run.index + 1 :]))
 
 
 def counted_runs(trial: Trial, state: TrialState, objective: Objective) -> list[Run]:
@@ -419,4 +429,4 @@ def values_text(trial: Trial) -> Iterator[str]:
     if not values:
         yield "default configuration"
     for name, value in values.items():
-        yield f"{name}: {value}"
+        yield one_line(f"{name}: {value}")

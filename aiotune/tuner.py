@@ -25,6 +25,7 @@ from aiotune.layout import Layout
 from aiotune.lazy import first_lazy
 from aiotune.objective import Objective
 from aiotune.oracles.base import Oracle
+from aiotune.printable import printable
 from aiotune.project import Project
 from aiotune.results import SearchResult, space_text
 from aiotune.settings import Settings
@@ -34,7 +35,7 @@ from aiotune.trial import Trial
 from aiotune.tuner_hooks import TunerHooks
 from aiotune.tuner_knowledge import TunerKnowledge
 from aiotune.tuner_models import TunerModels
-from aiotune.tuner_options import at_least_one, refuse_idle, strategy_factory
+from aiotune.tuner_options import at_least_one, below_directory, refuse_idle, strategy_factory
 from aiotune.tuner_results import TunerResults
 
 if TYPE_CHECKING:
@@ -96,7 +97,7 @@ class Tuner(TunerHooks, TunerKnowledge, TunerModels, TunerResults):
         self.loss = loss
         self.metrics = metrics
         self.directory = str(directory or ".")
-        self.project_name = project_name or "untitled_project"
+        self.project_name = below_directory(project_name or "untitled_project")
         self.executions_per_trial = at_least_one("executions_per_trial", executions_per_trial)
         self._project = Project(
             oracle,
@@ -106,6 +107,7 @@ class Tuner(TunerHooks, TunerKnowledge, TunerModels, TunerResults):
         self._folds: Folds | None = self._project.settings.folds
         self._bounds = oracle.bounds
         self._checkpoint_every = self._project.settings.checkpoint_every
+        self._is_durable = self._project.settings.durability == "full"
         self._oracle: Oracle | OracleView = oracle
         if overwrite:
             self._project.overwrite()
@@ -309,10 +311,11 @@ class Tuner(TunerHooks, TunerKnowledge, TunerModels, TunerResults):
     def _checkpoint_dir(self, trial: Trial) -> Path:
         """Return where the trial's checkpoint is. FatalValueError if the tuner is to keep none."""
         directory = self._project.layout.repeat(trial.trial_id, self._best_repeat(trial))
-        if self._project.settings.keep_checkpoints == "none" and not directory.exists():
+        keep = self._project.settings.keep_checkpoints
+        if keep in ("none", "promotable") and not directory.exists():
             raise FatalValueError(
-                f'trial {trial.trial_id} has no checkpoint: keep_checkpoints="none" lets those of trials that '
-                "are over go. Train it with retrain(), or pass a number, say 1, before the search"
+                f'trial {trial.trial_id} has no checkpoint: keep_checkpoints="{keep}" lets those of trials '
+                "that are over go. Train it with retrain(), or pass a number, say 1, before the search"
             )
         return directory
 
@@ -366,7 +369,7 @@ class Tuner(TunerHooks, TunerKnowledge, TunerModels, TunerResults):
         if not len(self._project.peek().space) and self.hypermodel is not None:
             refuse_to_block("await tuner.discover()")
         for line in space_text(_run_in_thread(self._discover)):
-            print(line)
+            print(printable(line))
 
     # --- for programs that were written for KerasTuner ---
 
@@ -493,6 +496,7 @@ class Tuner(TunerHooks, TunerKnowledge, TunerModels, TunerResults):
             self.distribution_strategy,
             self._bounds,
             self._checkpoint_every,
+            self._is_durable,
         )
 
 

@@ -11,7 +11,11 @@ __all__ = ["TunerHooks"]
 
 
 class TunerHooks:
-    """Nothing happens in any of them, unless a subclass says so."""
+    """Nothing happens in any of them, unless a subclass says so.
+
+    In the caller's process, what one raises ends the search, with a note that names the hook; in the child it
+    fails the run. One that comes before something is cancelled if the search ends meanwhile.
+    """
 
     def on_search_begin(self) -> Any:
         """Called in the caller's process before the first trial. This and the next three may be `async def`."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import PurePath
 from typing import Any
 
 from aiotune.errors import FatalTypeError, FatalValueError
+from aiotune.layout import why_no_directory
 
-__all__ = ["at_least_one", "refuse_idle", "strategy_factory"]
+__all__ = ["at_least_one", "below_directory", "refuse_idle", "strategy_factory"]
 
 
 def refuse_idle(*, logger: object, tuner_id: object) -> None:
@@ -32,6 +34,21 @@ def strategy_factory(distribution_strategy: Any) -> Any:
         f"distribution_strategy is a {name} of this process, but models are trained in child processes: pass a "
         f"function that makes one there, distribution_strategy=lambda: tf.distribute.{name}(), say"
     )
+
+
+def below_directory(project_name: str) -> str:
+    """Return the name if it leads to a place below the tuner's `directory`. FatalValueError for any other.
+
+    A program may take the name from others, and everything in that place is the search's to write and delete.
+    """
+    if "\0" not in project_name and (reason := why_no_directory(project_name)):
+        raise FatalValueError(f"project_name={project_name!r}: {reason}; choose another name")
+    path = PurePath(project_name)
+    if path.is_absolute() or ".." in path.parts or "\0" in project_name:
+        raise FatalValueError(
+            f"project_name={project_name!r} leads out of directory=: give the place there, a plain name here"
+        )
+    return project_name
 
 
 def at_least_one(name: str, value: int) -> int:

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any
 from aiotune.hyperparameters import HyperParameters
 from aiotune.objective import Objective
 from aiotune.pareto import pareto_front
-from aiotune.ranking import best_trials
+from aiotune.printable import printable
 from aiotune.results import optuna_study, results_text
 from aiotune.trial import Trial
 
 if TYPE_CHECKING:
     from aiotune.optuna_study import BaseStorage, Study
+    from aiotune.project import Project
 
 __all__ = ["TunerResults"]
 
@@ -22,6 +23,7 @@ class TunerResults:
 
     if TYPE_CHECKING:  # of the tuner
         project_name: str
+        _project: Project
 
         @property
         def objective(self) -> Objective: ...
@@ -36,7 +38,7 @@ class TunerResults:
 
     def get_best_trials(self, num_trials: int = 1) -> list[Trial]:
         """Return the best trials, best first. Trials without a score are never among them."""
-        return best_trials(self.trials, self.objective, num_trials)
+        return self._project.history().best_trials(self.objective, num_trials)
 
     def get_best_hyperparameters(self, num_trials: int = 1) -> list[HyperParameters]:
         """Return the hyperparameters of the best trials, best first."""
@@ -66,4 +68,4 @@ class TunerResults:
     def results_summary(self, num_trials: int = 10) -> None:
         """Print the best trials."""
         for line in results_text(self.trials, self.objective, self.project_dir, num_trials):
-            print(line)
+            print(printable(line))

@@ -1,4 +1,4 @@
-"""What the store costs: one append, 50 appends at a time, and the load of a long search.
+"""What the store costs: one append, 50 appends at a time, and a long search that is loaded and resumed.
 
 Beside it, in the same run, a bare `sqlite3` connection that commits one row at a time in the calling thread:
 what SQLite itself takes.
@@ -6,76 +6,49 @@ what SQLite itself takes.
 
 from __future__ import annotations
 
+import argparse
 import asyncio
+import gc
+import io
+import os
 import sqlite3
 import time
-from collections.abc import Iterator
-from contextlib import closing
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing, redirect_stdout
+from functools import partial
+from itertools import chain, islice
 from pathlib import Path
+from typing import Any
 
-import anyio
-from common import Figure, options, publish, quantile, scratch
+from common import Figure, publish, quantile, scratch
+from store_projects import EPOCHS, METRICS, OBJECTIVE, hyperband, hyperband_facts, random_facts
 
-from aiotune.events import (
-    Event,
-    Reported,
-    RunEnded,
-    RunStarted,
-    SearchOpened,
-    TrialCreated,
-    TrialEnded,
-)
+import aiotune
+from aiotune.end_rules import EndRules
+from aiotune.events import Event, Reported
 from aiotune.history import History
-from aiotune.objective import Objective
-from aiotune.space import Scalar
+from aiotune.oracles.base import Oracle
+from aiotune.oracles.random_search import RandomSearchOracle
+from aiotune.resources import Limits
+from aiotune.store.reader import read_facts
 from aiotune.store.sqlite import open_store
-from aiotune.trial import RunState, TrialState
 
 TRIALS = 10_000
-EPOCHS = 20
 AT_A_TIME = 50
 APPENDS = 2000
-AT = 1.7e9  # any wall clock
-METRICS = {"accuracy": 0.98, "loss": 0.05, "val_accuracy": 0.97, "val_loss": 0.1}
-
-
-def opening() -> list[Event]:
-    """Return the facts that must stand before any report."""
-    objective = Objective("val_accuracy", "max")
-    return [
-        SearchOpened(AT, objective.get_config(), 1, "RandomSearch", "0"),
-        *beginning(0),
-    ]
-
-
-def beginning(number: int) -> list[Event]:
-    trial_id = f"{number:04d}"
-    values: dict[str, Scalar] = {"units": 32 + number % 7, "rate": 1e-3, "activation": "relu"}
-    return [
-        TrialCreated(AT, trial_id, number, number, values, asked_after=0),
-        RunStarted(AT, trial_id, 0, 0, 0, ("cpu 0",), f"trial_{trial_id}/run-0.log"),
-    ]
-
-
-def trial(number: int) -> list[Event]:
-    """Return the facts of a whole trial of 20 epochs."""
-    trial_id = f"{number:04d}"
-    return [
-        *beginning(number),
-        *(Reported(AT, trial_id, 0, epoch, METRICS) for epoch in range(EPOCHS)),
-        RunEnded(AT, trial_id, 0, RunState.FINISHED, METRICS, best_step=EPOCHS - 1),
-        TrialEnded(AT, trial_id, TrialState.COMPLETED, 0.97, EPOCHS - 1, METRICS),
-    ]
-
-
-def reports() -> Iterator[Reported]:
-    step = 0
-    while True:
-        yield Reported(AT, "0000", 0, step, METRICS)
-        step += 1
+FACTS_AT_A_TIME = 10_000
+LOOKS = 20
 
 
 # --- appends ---
+
+
+def reports() -> Iterator[Reported]:
+    metrics = dict.fromkeys(METRICS, 0.97)
+    step = 0
+    while True:
+        yield Reported(1.7e9, "0000", 0, step, metrics)
+        step += 1
 
 
 async def measure_appends(path: Path, repeats: int) -> list[Figure]:
@@ -83,7 +56,6 @@ async def measure_appends(path: Path, repeats: int) -> list[Figure]:
     source = reports()
     alone, together = [], []
     async with open_store(path) as store:
-        await store.append(*opening())
         for _ in range(repeats):
             start = time.perf_counter()
             await store.append(next(source))
@@ -115,42 +87,117 @@ def measure_bare_sqlite(path: Path, repeats: int) -> list[Figure]:
     return [Figure("bare sqlite3, one row, median", quantile(taken, 0.5), "ms")]
 
 
-# --- load ---
+# --- long searches ---
 
 
-async def measure_load(path: Path) -> list[Figure]:
-    async with open_store(path) as store:
-        await store.append(*opening()[:1])
-        start = time.perf_counter()
-        for first in range(0, TRIALS, 500):
-            await store.append(
-                *(fact for number in range(first, first + 500) for fact in trial(number))
-            )
-        written = time.perf_counter() - start
-        start = time.perf_counter()
-        facts = await store.load()
-        loaded = time.perf_counter() - start
+class Searched(aiotune.RandomSearch):
+    """A tuner that is asked what was found."""
+
+    def run_trial(self, trial: Any) -> float:
+        raise NotImplementedError
+
+
+async def write(path: Path, trials: Iterable[list[Event]]) -> float:
+    """Write a search and return how many seconds it took."""
+    facts = chain.from_iterable(trials)
     start = time.perf_counter()
+    async with open_store(path) as store:
+        while batch := list(islice(facts, FACTS_AT_A_TIME)):
+            await store.append(*batch)
+    return time.perf_counter() - start
+
+
+def measure_resume(name: str, path: Path, oracle: Oracle, at_most: float | None) -> list[Figure]:
+    """Return what it takes until the oracle has answered for the first time."""
+    gc.collect()
+    before, start = resident_bytes(), time.perf_counter()
+    facts = read_facts(path)
+    loaded = time.perf_counter()
     history = History(facts)
-    folded = time.perf_counter() - start
-    if len(history.trials) != TRIALS:
-        raise RuntimeError(f"{len(history.trials)} trials came back")
+    folded = time.perf_counter()
+    oracle.follow(lambda: history)
+    oracle.next_answer(history, history.next_number)
+    EndRules(history, OBJECTIVE, Limits(), 3)
+    ready = time.perf_counter()
+    count = len(facts)
+    del facts
+    gc.collect()
     return [
-        Figure("facts", len(facts)),
-        Figure("their file", (await anyio.Path(path).stat()).st_size / 1e6, "MB"),
-        Figure("written, 500 trials a call", written, "s"),
-        Figure("loaded", loaded, "s"),
-        Figure("folded to a history", folded, "s"),
+        Figure(f"{name}: trials", len(history.trials)),
+        Figure(f"{name}: facts", count),
+        Figure(f"{name}: file", path.stat().st_size / 1e6, "MB"),
+        Figure(f"{name}: loaded", loaded - start, "s"),
+        Figure(f"{name}: folded to a history", folded - loaded, "s"),
+        Figure(f"{name}: oracle and limits ready", ready - folded, "s"),
+        Figure(f"{name}: resumed, all together", ready - start, "s", at_most),
+        Figure(f"{name}: memory that it takes", (resident_bytes() - before) / 1e6, "MB"),
+        Figure(f"{name}: copied for an oracle's thread", milliseconds(history.snapshot), "ms"),
+    ]
+
+
+def measure_answers(root: Path) -> list[Figure]:
+    """Return what the accessors of a tuner take that has loaded its project."""
+    tuner = Searched(objective=OBJECTIVE, directory=root.parent, project_name=root.name, gpus=0)
+    tuner.get_best_trials()  # loads it
+    search = tuner.start()
+    best = partial(tuner.get_best_hyperparameters, 1)
+    return [
+        Figure("get_best_hyperparameters()", milliseconds(best), "ms", 5.0),
+        Figure("search.status()", milliseconds(search.status), "ms", 5.0),
+        Figure("results_summary()", milliseconds(partial(printed, tuner)), "ms", 200.0),
+    ]
+
+
+def printed(tuner: Searched) -> str:
+    with redirect_stdout(io.StringIO()) as output:
+        tuner.results_summary()
+    return output.getvalue()
+
+
+def milliseconds(call: Callable[[], object]) -> float:
+    """Return the median of some calls."""
+    taken = []
+    for _ in range(LOOKS):
+        start = time.perf_counter()
+        call()
+        taken.append(1000 * (time.perf_counter() - start))
+    return quantile(taken, 0.5)
+
+
+def resident_bytes() -> int:
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def measure_long_searches(directory: Path, trials: int) -> list[Figure]:
+    at_most = 3.0 if trials <= TRIALS else None
+    plain, budgeted = directory / "random" / "study.db", directory / "hyperband" / "study.db"
+    written = asyncio.run(write(plain, random_facts(trials)))
+    asyncio.run(write(budgeted, hyperband_facts(trials)))
+    return [
+        Figure("random: written, 10,000 facts a call", written, "s"),
+        *measure_resume("random", plain, RandomSearchOracle(OBJECTIVE, None, seed=1), at_most),
+        *measure_resume("Hyperband", budgeted, hyperband(trials), at_most),
+        *measure_answers(plain.parent),
     ]
 
 
 def main() -> None:
-    given = options(__doc__, repeats=APPENDS)
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there, too")
+    parser.add_argument("--repeats", type=int, default=APPENDS, help="default: %(default)s")
+    parser.add_argument(
+        "--trials", type=int, default=TRIALS, help="of the long searches; default: %(default)s"
+    )
+    given = parser.parse_args()
     with scratch() as directory:
         figures = asyncio.run(measure_appends(directory / "appends.db", given.repeats))
         figures += measure_bare_sqlite(directory / "bare.db", given.repeats)
-        figures += asyncio.run(measure_load(directory / "load.db"))
-    notes = [f"load: {TRIALS} trials x {EPOCHS} epochs of {len(METRICS)} metrics"]
+        figures += measure_long_searches(directory, given.trials)
+    notes = [
+        f"long searches: {given.trials} trials x {EPOCHS} epochs of {len(METRICS)} metrics; Hyperband: as many "
+        "trials, up to 81 epochs each"
+    ]
     publish("The store", figures, given.json, notes)
 
 

@@ -176,7 +176,7 @@ def test_import_takes_what_the_files_do_not_tell(
     assert main(wrong) == 1
     assert "not those of" in capsys.readouterr().err
     assert main([*wrong[:-1], "val_loss", "--direction", "min", "--checkpoints", "all"]) == 0
-    assert main(["trials", target, "--status", "RUNNING"]) == 0
+    assert main(["trials", target, "--status", "QUEUED"]) == 0
     assert "0007" in capsys.readouterr().out
 
 

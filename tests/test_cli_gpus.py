@@ -24,7 +24,7 @@ from tests.support.nvml_standin import Instance, OnCard, equal_cards, load
 from tests.support.programs import ROOT, run_module
 
 GIB = 2**30
-HOST = Host((0, 1, 2, 3), quota_cores=None, memory_bytes=8 * GIB)
+HOST = Host((0, 1, 2, 3), quota_cores=None, memory_bytes=8 * GIB, total_memory_bytes=16 * GIB)
 READING = Reading(80 * GIB, 12 * GIB, utilisation=0.45, power_watts=310.4)
 A, B = (Device(card.uuid, "NVIDIA H100", 80 * GIB) for card in fake_cards(2))
 
@@ -131,6 +131,7 @@ def test_the_same_as_data() -> None:
         "cores": [0, 1, 2, 3],
         "quota_cores": None,
         "memory_bytes": 8 * GIB,
+        "total_memory_bytes": 16 * GIB,
         "slots": 2,
     }
     assert record["problems"] == ["a problem"]

@@ -131,14 +131,25 @@ def test_what_a_rule_has_ended_keeps_what_it_had_however_its_process_ended(outco
     )
 
 
-@pytest.mark.parametrize("cause", [None, StopCause.USER, StopCause.RULE])
-def test_a_run_that_told_no_end_is_run_again_unless_a_rule_had_ended_it(
-    cause: StopCause | None,
+@pytest.mark.parametrize(
+    ("cause", "state"),
+    [
+        (None, RunState.LOST),
+        (StopCause.USER, RunState.LOST),
+        (StopCause.RULE, RunState.STOPPED),
+        (StopCause.LIMIT, RunState.STOPPED),
+        (StopCause.TIMEOUT, RunState.FAILED),
+        (StopCause.STALL, RunState.FAILED),
+    ],
+)
+def test_a_run_that_told_no_end_is_run_again_unless_a_request_had_decided(
+    cause: StopCause | None, state: RunState
 ) -> None:
     asked = replace(RUNNING, stop_cause=cause, stop_reason="too slow")
     observations = asked.observations
     ended = cut_off(asked, SCORE, observations, state=RunState.LOST, message="it is gone")
-    if cause is StopCause.RULE:
-        assert (ended.state, ended.metrics) == (RunState.STOPPED, {"score": 1.0})
-    else:
+    assert ended.state is state
+    if state is RunState.STOPPED:
+        assert ended.metrics == {"score": 1.0}
+    elif state is RunState.LOST:
         assert ended == Conclusion(RunState.LOST, message="it is gone")

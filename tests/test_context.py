@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from aiotune.errors import FatalTypeError, FatalValueError
-from aiotune.executors.base import Finished, Met, Observed, RunEvent, Started
+from aiotune.executors.base import Finished, Met, Observed, Progressed, RunEvent, Started
 from aiotune.executors.context import RunContext, StopRun, ending_of, perform, run_seed
 from aiotune.space import Float
 from aiotune.trial import Budget, FailureKind
@@ -93,6 +93,25 @@ def test_stop_unwinds_on_request(tmp_path: Path) -> None:
     assert run.should_stop
     with pytest.raises(StopRun, match="pruned"):
         run.raise_if_stopped()
+
+
+@pytest.mark.parametrize(("seconds", "signs"), [(None, 0), (1e6, 1), (1e-9, 3)])
+def test_a_look_is_a_sign_of_progress_as_often_as_that_is_asked_for(
+    tmp_path: Path, seconds: float | None, signs: int
+) -> None:
+    run, channel = context(tmp_path, stall_seconds=seconds)
+    for _ in range(3):
+        run.raise_if_stopped()
+    assert len(of_kind(channel.events, Progressed)) == signs
+
+
+def test_a_look_where_the_search_is_gone_is_told_so(tmp_path: Path) -> None:
+    class Gone(ListChannel):
+        def emit(self, event: RunEvent) -> None:
+            self.stop_reason = "the search is gone"
+            raise StopRun(self.stop_reason)
+
+    assert RunContext(assign(tmp_path, stall_seconds=1.0), Gone()).should_stop
 
 
 def test_late_stop_that_the_program_has_not_seen_leaves_its_result_whole(tmp_path: Path) -> None:

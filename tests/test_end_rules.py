@@ -10,6 +10,7 @@ from aiotune.events import (
     Reported,
     RunEnded,
     RunStarted,
+    SearchEnded,
     TrialCreated,
     TrialEnded,
     TrialPaused,
@@ -17,6 +18,7 @@ from aiotune.events import (
 from aiotune.history import History
 from aiotune.objective import Objective
 from aiotune.resources import Limits
+from aiotune.settlement import FAILURES
 from aiotune.trial import Budget, FailureKind, RunState, TrialState, Usage
 
 SCORE = Objective("score", "max")
@@ -198,6 +200,29 @@ def test_the_error_that_failures_share_is_named() -> None:
         search.failure("Traceback B\nValueError: x\nIts log: b")
 
 
+@pytest.mark.parametrize("kind", FailureKind)
+def test_which_kinds_of_failure_count(kind: FailureKind) -> None:
+    search = Search(most_failures=2)
+    ends = False
+    for _ in range(3):
+        try:
+            search.failure("one", kind)
+        except SearchFailed:
+            ends = True
+            break
+    assert ends == (kind in (FailureKind.USER_ERROR, FailureKind.CRASH)) == FAILURES[kind].counts
+
+
+def test_the_error_that_most_failures_share_is_named() -> None:
+    search = Search(most_failures=3)
+    search.failure("ValueError: shape (3, 17)")
+    search.failure("OSError: no space")
+    with pytest.raises(
+        SearchFailed, match=r"2 of them share one error: ValueError: shape \(9, 1\)"
+    ):
+        search.failure("ValueError: shape (9, 1)")
+
+
 def test_other_failures_neither_count_nor_interrupt_the_count() -> None:
     search = Search(most_failures=2)
     search.failure("one")
@@ -205,3 +230,70 @@ def test_other_failures_neither_count_nor_interrupt_the_count() -> None:
     search.failure("slow", FailureKind.TIMEOUT)
     with pytest.raises(SearchFailed):
         search.failure("two")
+
+
+def test_a_step_that_is_trained_again_after_a_kill_counts_once() -> None:
+    search = Search(Limits(max_epochs=3))
+    for fact in (
+        TrialCreated(0.0, "0000", 0, 0, {}, 0),
+        RunStarted(0.0, "0000", 0, 0, 0, (), None),
+        Reported(0.0, "0000", 0, 0, {"score": 0.1}),
+        Reported(0.0, "0000", 0, 1, {"score": 0.1}),
+        RunEnded(0.0, "0000", 0, RunState.LOST, {}),
+        RunStarted(0.0, "0000", 1, 0, 0, (), None, continues=0),
+    ):
+        search.history.apply(fact)
+    search.reopen()
+    endings = []
+    for step in range(3):
+        fact = Reported(0.0, "0000", 1, step, {"score": 0.1})
+        search.history.apply(fact)
+        endings.append(search.rules.after(fact) is not None)
+    assert endings == [False, False, True]
+
+
+def test_patience_goes_on_where_it_was_though_a_trial_has_improved_since_it_paused() -> None:
+    budget = Budget(3)
+    search = Search(Limits(patience=2))
+    for fact in (
+        TrialCreated(0.0, "0000", 0, 0, {}, 0, budget),
+        RunStarted(0.0, "0000", 0, 0, 0, (), None, budget),
+        TrialPaused(0.0, "0000", 0.1),
+        TrialEnded(0.0, "0000", TrialState.COMPLETED, 0.2),
+    ):
+        search.history.apply(fact)
+    search.reopen()
+    assert search.trial(0.1) is None  # the first one without a gain
+    assert search.trial(0.1) is EndReason.PATIENCE
+
+
+def test_failures_in_a_row_count_on_after_a_kill_but_not_after_an_end() -> None:
+    killed, ended = Search(), Search()
+    for search in (killed, ended):
+        search.failure()
+        search.failure()
+    ended.history.apply(SearchEnded(0.0, EndReason.STOPPED))
+    for search in (killed, ended):
+        search.reopen()
+        assert search.rules.already() is None
+    ended.failure()
+    with pytest.raises(SearchFailed):
+        killed.failure()
+    killed.reopen()  # killed before its end was recorded
+    ending = killed.rules.already()
+    assert ending is not None
+    assert isinstance(ending.error, SearchFailed)
+
+
+def test_a_target_that_a_run_had_reached_when_it_was_killed_ends_the_resumed_search() -> None:
+    search = Search(Limits(target=0.9))
+    for fact in (
+        TrialCreated(0.0, "0000", 0, 0, {}, 0),
+        RunStarted(0.0, "0000", 0, 0, 0, (), None),
+        Reported(0.0, "0000", 0, 0, {"score": 0.95}),
+    ):
+        search.history.apply(fact)
+    search.reopen()
+    ending = search.rules.already()
+    assert ending is not None
+    assert ending.reason is EndReason.TARGET

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aiotune.events import (
+    CheckpointsDropped,
     DeviceChanged,
     EndReason,
     Event,
@@ -64,6 +65,7 @@ def test_optional_fields_may_be_absent() -> None:
         SearchEnded(1.0, EndReason.MAX_TRIALS),
         SpaceGrew(1.0, None, ()),
         DeviceChanged(1.0, "GPU-1"),
+        CheckpointsDropped(1.0, "0000", ()),
     ):
         assert travelled(event) == event
 
@@ -71,7 +73,7 @@ def test_optional_fields_may_be_absent() -> None:
 @pytest.mark.parametrize("number", [math.inf, -math.inf, 0.0, -0.0, 5e-324, 1e308, 0.1 + 0.2])
 def test_floats_come_back_bit_for_bit(number: float) -> None:
     event = TrialEnded(
-        number if math.isfinite(number) else 1.0,
+        number if 0 <= number < 1e10 else 1.0,
         "0000",
         TrialState.COMPLETED,
         score=number,
@@ -98,7 +100,12 @@ def test_whole_numbers_reported_as_metrics_come_back_as_floats() -> None:
     assert type(again.metrics["count"]) is float
 
 
-@given(metrics=METRICS, step=st.integers(), at=st.floats(0, 1e10), trial_id=TEXT)
+@given(
+    metrics=METRICS,
+    step=st.integers(0, 2**63 - 1),
+    at=st.floats(0, 1e10),
+    trial_id=st.from_regex(r"[A-Za-z0-9_-]{1,64}", fullmatch=True),
+)
 def test_any_report_comes_back(
     metrics: dict[str, float], step: int, at: float, trial_id: str
 ) -> None:

@@ -1,7 +1,8 @@
 """The examples, run as a user runs them.
 
-Those at the top in a process of their own; those of the guide, and with images, one after the other in one
-process that has imported Keras (`support/example_host.py`).
+Those at the top in a process of their own; but those that train in child processes only, the guide, and those
+with images one after the other in one process that has imported Keras (`support/example_host.py`). That one is
+started first: it imports while the others run.
 """
 
 from __future__ import annotations
@@ -69,7 +70,7 @@ def example_host(directory: Path) -> Iterator[subprocess.Popen[str]]:
         host.stdin.close()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="module", autouse=True)
 def hosted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunHosted]:
     """Call it with an example, a directory and arguments; it returns what the example printed."""
     directory = tmp_path_factory.mktemp("examples")
@@ -130,8 +131,8 @@ def test_service(tmp_path: Path) -> None:
     assert "the service answered meanwhile: True" in printed
 
 
-def test_retrain(tmp_path: Path) -> None:
-    printed = run_example("retrain.py", tmp_path)
+def test_retrain(hosted: RunHosted, tmp_path: Path) -> None:
+    printed = hosted("retrain.py", tmp_path)
     assert "the service says: {" in printed
     assert re.search(r"^trained: .*/results/service/retrained_0/model\.keras'", printed, re.M)
     assert re.search(r"^on new data: loss 0\.\d+, accuracy 0\.\d+$", printed, re.M)
@@ -192,8 +193,8 @@ def test_sklearn_pipeline(tmp_path: Path) -> None:
     assert re.search(r"^fitted on all 426 rows: accuracy 0\.9\d+ on 143 others", printed, re.M)
 
 
-def test_cross_validation(tmp_path: Path) -> None:
-    printed = run_example("cross_validation.py", tmp_path)
+def test_cross_validation(hosted: RunHosted, tmp_path: Path) -> None:
+    printed = hosted("cross_validation.py", tmp_path)
     assert re.search(r"^2 trials, best val_loss 0\.\d+ ± 0\.\d+ in trial \d{4}", printed, re.M)
     accuracies = re.findall(r"^  \d{4}  loss \S+ ± \S+  accuracy (\S+)  \{", printed, re.M)
     assert len(accuracies) == 2

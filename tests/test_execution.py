@@ -13,10 +13,11 @@ from typing import Any
 
 import pytest
 
-from aiotune.executors.base import Failed, RunEvent
+from aiotune.executors.base import Failed, Finished, Observed, RunEvent
 from aiotune.executors.execution import ProcessExecution
 from aiotune.executors.launch import Server
-from aiotune.executors.wire import encode_frame
+from aiotune.executors.requests import NO_TERMS, Terms
+from aiotune.executors.wire import encode_frame, event_to_frame
 
 
 class Impatient(selectors.DefaultSelector):
@@ -54,7 +55,13 @@ class FakeServer(Server):
         self._ends: list[socket.socket] = []
 
     def run(
-        self, *, facts: socket.socket, status: socket.socket, payload_fd: int, held: Sequence[int]
+        self,
+        *,
+        facts: socket.socket,
+        status: socket.socket,
+        payload_fd: int,
+        held: Sequence[int] = (),
+        terms: Terms = NO_TERMS,
     ) -> int:
         self._ends = [facts.dup(), status.dup()]
         self._tell({"pid": 1})
@@ -80,6 +87,10 @@ class FakeServer(Server):
     def wait_end(self) -> None:
         for end in self._ends:
             end.close()
+
+    def report(self, *events: RunEvent) -> None:
+        """Send what a child would, in one piece: many small ones would wait for the reader."""
+        self._ends[0].sendall(b"".join(encode_frame(event_to_frame(event)) for event in events))
 
     def _tell(self, frame: dict[str, Any]) -> None:
         self._ends[1].send(encode_frame(frame))
@@ -150,3 +161,77 @@ def test_reader_of_a_run_that_does_not_end_is_told() -> None:
     assert "does not end" in last.message
     assert not last.is_lost
     assert not server.is_killed
+
+
+async def all_events(execution: ProcessExecution) -> list[RunEvent]:
+    async with aclosing(execution.events()) as events:
+        return [event async for event in events]
+
+
+@pytest.mark.parametrize("cause", ["a request to stop", "a last event"])
+def test_server_that_hangs_is_noticed_when_the_end_of_a_run_is_due(
+    caplog: pytest.LogCaptureFixture, cause: str
+) -> None:
+    server = FakeServer(answers=0, ends_run=False)
+    seen: list[RunEvent] = []
+
+    async def main() -> None:
+        execution = await begun(server)
+        if cause == "a request to stop":
+            execution.request_stop("pruned")
+        else:
+            server.report(Finished({"loss": 1.0}))
+        seen.extend(await all_events(execution))
+
+    on_impatient_loop(main())
+    (last,) = seen
+    assert server.is_killed
+    if cause == "a last event":
+        assert last == Finished({"loss": 1.0})
+    else:
+        assert isinstance(last, Failed)
+        assert last.is_lost
+    assert "does not answer" in caplog.text
+
+
+def test_the_first_last_event_holds() -> None:
+    server = FakeServer(answers=1, ends_run=True)
+    seen: list[RunEvent] = []
+
+    async def main() -> None:
+        execution = await begun(server)
+        server.report(Finished({"loss": 1.0}), Observed(1, {"loss": 0.0}), Finished({"loss": 0.0}))
+        seen.extend(await all_events(execution))
+
+    on_impatient_loop(main())
+    server.wait_end()
+    assert seen == [Finished({"loss": 1.0})]
+
+
+def test_flood_of_events_leaves_the_loop_to_others() -> None:
+    server = FakeServer(answers=1, ends_run=True)
+    flood = [Observed(step, {"loss": 1.0}) for step in range(600)]
+    most = 0
+
+    async def main() -> None:
+        nonlocal most
+        execution = await begun(server)
+        server.report(*flood, Finished())
+        in_turn = 0
+
+        async def other() -> None:
+            nonlocal in_turn
+            while True:
+                in_turn = 0
+                await asyncio.sleep(0)
+
+        task = asyncio.create_task(other())
+        async with aclosing(execution.events()) as events:
+            async for _ in events:
+                in_turn += 1
+                most = max(most, in_turn)
+        task.cancel()
+
+    on_impatient_loop(main())
+    server.wait_end()
+    assert 1 < most <= 64

@@ -138,6 +138,14 @@ def test_a_stop_in_validation_ends_at_the_next_batch(run: RunProgram) -> None:
     assert got["best"]["epoch"] == 0
 
 
+@on_every_backend
+def test_each_batch_is_a_sign_of_progress_where_they_are_asked_for(run: RunProgram) -> None:
+    validating, alone, unasked = run("signs_of_progress")
+    assert alone > 3 * 4
+    assert validating - alone == 3 * 2
+    assert unasked == 0
+
+
 def test_a_stop_before_training_comes_after_the_names(run: RunProgram) -> None:
     got = run("stop_before_training")
     assert got == {"error": ["StopRun", "duplicate"], "observed": [], "met": 1}

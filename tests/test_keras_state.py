@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
@@ -92,6 +93,30 @@ def test_a_best_epoch_whose_files_are_damaged_is_none(tmp_path: Path) -> None:
     for damaged in ("", "[]", "{}", '{"epoch": null, "score": 1}'):
         (tmp_path / "best.json").write_text(damaged)
         assert read_best(tmp_path) is None
+
+
+def test_what_the_weights_say_of_themselves_holds(tmp_path: Path) -> None:
+    """A run that was killed between the two files has left the record of an earlier epoch."""
+    write_json(tmp_path / "best.json", {"epoch": 3, "score": 0.5})
+    write_arrays(tmp_path / "best.state", {"record": {"epoch": 5, "score": "inf"}}, ARRAYS)
+    assert read_best(tmp_path) == Best(5, math.inf)
+    (tmp_path / "best.json").unlink()
+    assert read_best(tmp_path) == Best(5, math.inf)
+
+
+@pytest.mark.parametrize("is_durable", [False, True])
+def test_a_file_that_cannot_be_written_leaves_the_old_one(tmp_path: Path, is_durable: bool) -> None:
+    path = tmp_path / "file"
+    write_file(path, lambda draft: draft.write_text("old"), is_durable=is_durable)
+
+    def write(draft: Path) -> None:
+        draft.write_text("ne")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(draft))
+
+    with pytest.raises(OSError, match="No space left"):
+        write_file(path, write, is_durable=is_durable)
+    assert [each.name for each in tmp_path.iterdir()] == ["file"]
+    assert path.read_text() == "old"
 
 
 def test_a_link_that_was_left_behind_is_not_written_through(tmp_path: Path) -> None:

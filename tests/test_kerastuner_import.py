@@ -39,7 +39,7 @@ from tests.support.kerastuner import (
     tuner,
 )
 
-KEPT_AS = {"COMPLETED": "COMPLETED", "FAILED": "FAILED", "RUNNING": "RUNNING", "INVALID": "RUNNING"}
+KEPT_AS = {"COMPLETED": "COMPLETED", "FAILED": "FAILED", "RUNNING": "QUEUED", "INVALID": "QUEUED"}
 PLAIN = [name for name in PROJECTS if not name.startswith("hyperband")]
 
 
@@ -214,7 +214,7 @@ async def test_hyperband_goes_on_where_it_stopped(tmp_path: Path) -> None:
     assert Counter(trial.status for trial in history.trials.values()) == {
         "COMPLETED": 4,
         "PAUSED": 2,
-        "RUNNING": 1,
+        "QUEUED": 1,
     }
     result = await hyperband(report).search()
     _, whole = await imported("hyperband_done", tmp_path / "whole")
@@ -466,10 +466,13 @@ async def test_a_torn_trial_is_left_out_and_named(tmp_path: Path) -> None:
     torn = source / "trial_01" / "trial.json"
     torn.write_text(torn.read_text()[:100])
     (source / "trial_03" / "trial.json").unlink()
+    (source / "trial_99").symlink_to(source / "trial_02")
     report = await import_project(source, tmp_path / "imported")
     text = "\n".join(report_text(report))
     assert "trial_01 is left out" in text
     assert "trial 03 is left out" in text
+    assert "trial_99 is left out" in text
+    assert "a symbolic link" in text
     assert report.renamed["05"] == "0003"
     assert "Trial 05 of KerasTuner is in trial 0003 here" in text
     assert sum(report.statuses.values()) == 6

@@ -17,24 +17,26 @@ PACKAGE = ROOT / "aiotune"
 
 # Ground first: a module, or a folder, imports only from what stands before it. The design has the same list.
 LAYERS = (
-    "errors version clock tasks absent engine src",
-    "labels kinds space hyperparameters",
-    "objective constraints outcome metrics usage trial ranking schedule pareto events history resources layout",
+    "printable errors version clock tasks collecting changing calling own_thread absent private_files "
+    "engine src",
+    "labels kinds space decoding hyperparameters",
+    "objective constraints outcome metrics usage trial ranking schedule pareto layout checkpoints events "
+    "history resources",
     "learning",
     "oracles",
     "pruners",
     "store",
     "devices",
     "executors",
-    "recorder settlement conclusion plan discovery spending end_rules asking run_queue inheritance run_usage "
-    "runner scheduler simulation",
+    "recorder settlement conclusion room shared_error plan run_timer discovery spending end_rules asking "
+    "run_queue inheritance run_usage assigning runner adoption scheduler simulation",
     "arguments lazy folds hypermodel frameworks applications",
-    "program settings project processes child_self optuna_study results retention event_log notebook "
-    "observers search job retraining refitting",
+    "program settings project processes child_self optuna_study results disk disk_budget retention event_log "
+    "notebook observers search job retraining refitting",
     "tuner_hooks tuner_knowledge tuner_models tuner_results tuner_options tuner epochs_tuner sklearn_tuner "
     "model_based_tuners multifidelity_tuners population_tuners tuners",
-    "kerastuner_files kerastuner_objective kerastuner_points kerastuner_facts kerastuner_import cli_gpus cli "
-    "__main__",
+    "kerastuner_json kerastuner_files kerastuner_objective kerastuner_points kerastuner_facts "
+    "kerastuner_import cli_gpus cli __main__",
 )
 ORDER = " ".join(LAYERS).split()
 
@@ -45,6 +47,7 @@ HOMES: Mapping[str, tuple[str, ...]] = {
     "threadpoolctl": ("executors.libraries", "learning.one_thread"),
     "rich": ("observers.progress", "cli"),
     "keras": ("frameworks", "applications"),
+    "h5py": ("frameworks.hdf5",),
     "tensorflow": ("frameworks", "applications"),
     "jax": ("frameworks",),
     "torch": ("frameworks",),

@@ -406,3 +406,30 @@ async def test_a_card_that_is_watched_is_leased_time_and_again(
             tasks.cancel_scope.cancel()
     assert told == []
     assert pool.free == pool.total
+
+
+# Memory that a run is said to take
+
+
+async def test_stated_memory_decides_how_many_runs_there_are(tmp_path: Path) -> None:
+    (tmp_path / "proc").mkdir()
+    (tmp_path / "proc/meminfo").write_text(
+        f"MemTotal: {8 * 2**20} kB\nMemAvailable: {6 * 2**20} kB\n"
+    )
+    resources = Resources(memory="6GiB")
+    pool = await open_pool(
+        environment={}, nvml=NONE, root=tmp_path, resources=resources, ledger=Ledger()
+    )
+    assert pool.slots == 1
+    lease = pool.lease_nowait(resources)
+    assert lease is not None
+    assert lease.memory_bytes == 6 * 2**30
+    with pytest.raises(DeviceError, match=r"has 8 GiB that may be used: lower Resources\(memory"):
+        pool.resolve(Resources(memory="9GiB"))
+
+
+async def test_memory_of_runs_in_this_process_is_refused() -> None:
+    with pytest.raises(FatalValueError, match="has no effect on runs in this process"):
+        await open_pool(
+            environment={}, nvml=NONE, in_caller=True, resources=Resources(memory="1GiB")
+        )

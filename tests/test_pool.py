@@ -520,3 +520,45 @@ def test_searches_in_several_threads_share_one_pool() -> None:
         thread.join()
     assert (witness.uses, witness.clashes) == (200, 0)
     assert pool.free == pool.total
+
+
+# --- memory that a run is said to take ---
+
+
+def stated_pool(**options: Any) -> DevicePool:
+    return DevicePool([], cores=range(8), slots=8, memory_bytes=16 * 2**30, **options)
+
+
+def test_runs_of_which_memory_is_said_are_as_many_as_fit() -> None:
+    pool = stated_pool(run_bytes=6 * 2**30)
+    assert pool.slots == 2
+    pool.measure(2**30)  # what one was measured to take does not count: it may hold more
+    assert pool.slots == 2
+
+
+@pytest.mark.parametrize("bounds_all", [True, False])
+def test_what_is_said_of_each_run_counts(bounds_all: bool) -> None:
+    pool = stated_pool(bounds_all=bounds_all)
+    large, small = Resources(cpus=1, memory="10GiB"), Resources(cpus=1, memory="3GiB")
+    held = take(pool, large)
+    assert held.memory_bytes == 10 * 2**30
+    assert not pool.has_room(large)
+    assert pool.why(large) == "a run counts 10 GiB of memory, and so much is not left"
+    assert take(pool, small).memory_bytes == 3 * 2**30
+    held.release()
+    assert pool.has_room(large)
+
+
+def test_only_runs_of_which_memory_is_said_wait_where_it_bounds_not_all() -> None:
+    pool = stated_pool(bounds_all=False)
+    take(pool, Resources(cpus=1, memory="16GiB"))
+    assert pool.slots == 8
+    assert pool.has_room(Resources(cpus=1))
+    assert not pool.has_room(Resources(cpus=1, memory="1GiB"))
+
+
+def test_single_run_is_tried_and_the_impossible_is_refused() -> None:
+    pool = stated_pool(total_memory_bytes=32 * 2**30)
+    assert pool.has_room(Resources(memory="20GiB"))  # more than is available just now
+    with pytest.raises(DeviceError, match=r"this machine has 32 GiB .*lower Resources\(memory"):
+        pool.resolve(Resources(memory="33GiB"))

@@ -499,15 +499,40 @@ async def test_output_goes_to_the_log(tmp_path: Path) -> None:
     assert (text.count("x"), text.count("native")) == (2_000_000, 2)
 
 
+async def test_fork_keeps_the_handler_of_user_code(tmp_path: Path) -> None:
+    """And where there is none it ends at SIGTERM, and writes no stacks to the log."""
+
+    def end_a_fork() -> int:
+        reader, writer = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            os.write(writer, b".")  # from here on no signal gets lost
+            while True:
+                time.sleep(0.01)
+        os.read(reader, 1)
+        os.kill(pid, signal.SIGTERM)
+        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+    def program(run: RunContext) -> Finished:
+        plain = end_a_fork()
+        signal.signal(signal.SIGTERM, lambda *_: os._exit(7))
+        return Finished({"plain": float(plain), "handled": float(end_a_fork())})
+
+    async with process(program) as executor:
+        last = ending(await run_once(executor, tmp_path))
+    assert last == Finished({"plain": -15.0, "handled": 7.0})
+    assert "Thread" not in (tmp_path / "run.log").read_text()
+
+
 async def test_large_report_arrives(tmp_path: Path) -> None:
     def program(run: RunContext) -> Finished:
-        run.report(0, **{f"{number:0100}": float(number) for number in range(80_000)})
+        run.report(0, **{f"{number:0100}": float(number) for number in range(8_000)})
         return Finished()
 
     async with process(program) as executor:
         events = await run_once(executor, tmp_path)
     (observed,) = of_kind(events, Observed)
-    assert len(observed.metrics) == 80_000
+    assert len(observed.metrics) == 8_000
     assert ending(events) == Finished()
 
 

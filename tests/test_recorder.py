@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import logging
 
 import anyio
@@ -86,3 +87,14 @@ async def test_after_a_write_in_doubt_no_further_fact_is_taken() -> None:
     with pytest.raises(StoreUnwritable, match="did not answer"):
         await recorder.record(ENDED)
     assert recorder.history.length == 0
+
+
+async def test_after_a_loop_that_shuts_down_no_fact_contradicts_the_stored_ones() -> None:
+    recorder = Recorder(HungStore(), History())
+    writing = asyncio.create_task(recorder.record(CREATED))
+    await asyncio.sleep(0)
+    writing.cancel()  # as the loop does: the shield does not withstand it
+    with pytest.raises(asyncio.CancelledError):
+        await writing
+    with pytest.raises(StoreUnwritable, match="goes on from what is stored"):
+        await recorder.record(ENDED)

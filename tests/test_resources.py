@@ -68,6 +68,18 @@ def test_resources_leave_every_choice_open_by_default() -> None:
     assert Resources(gpus=2, gpu_memory="1GiB").gpu_memory_bytes == 2**30
 
 
+def test_memory_of_the_machine_is_a_limit() -> None:
+    assert Resources().memory_bytes is None
+    assert Resources(memory="4GiB").memory_bytes == 4 * 2**30
+    assert Resources(gpus="shared", memory="4GiB").alone().memory_bytes == 4 * 2**30
+
+
+@pytest.mark.parametrize("memory", [0, 4, "4", "15MiB", "much", -1, True])
+def test_memory_that_no_run_does_with_is_refused(memory: Any) -> None:
+    with pytest.raises(FatalValueError, match=r"4GiB|8GiB"):
+        Resources(memory=memory)
+
+
 @pytest.mark.parametrize(
     ("keywords", "error"),
     [
@@ -143,6 +155,9 @@ def test_limits_are_optional_and_take_any_target() -> None:
         ({"max_time": 0}, FatalValueError),
         ({"trial_timeout": -1}, FatalValueError),
         ({"max_epochs": 0}, FatalValueError),
+        ({"stall_timeout": 0}, FatalValueError),
+        ({"stall_timeout": 20, "max_time": 10}, FatalValueError),
+        ({"stall_timeout": 20, "trial_timeout": 10}, FatalValueError),
         ({"patience": 0}, FatalValueError),
         ({"max_time": "1h"}, FatalTypeError),
         ({"patience": True}, FatalTypeError),

@@ -558,7 +558,7 @@ async def test_a_stop_request_ends_runs_and_leaves_their_trials_to_a_resumed_sea
             await anyio.lowlevel.checkpoint()
         search.scheduler.request_stop()
     assert ends[0].reason is EndReason.STOPPED
-    assert states(search.history) == ["RUNNING", "RUNNING"]
+    assert states(search.history) == ["QUEUED", "QUEUED"]
     resumed = search.again(random_oracle(), executor=FakeExecutor(declaring(one_name, by_x)))
     await resumed.run()
     assert states(resumed.history) == ["COMPLETED"] * 4

@@ -207,7 +207,7 @@ async def test_request_stop_ends_the_search_and_loses_no_trial(tmp_path: Path) -
         search.request_stop()
         result = await search.result()
     assert result.reason is EndReason.STOPPED
-    assert [trial.status for trial in result.trials] == ["RUNNING", "RUNNING"]
+    assert [trial.status for trial in result.trials] == ["QUEUED", "QUEUED"]
     assert {run.state for trial in result.trials for run in trial.runs} == {RunState.CANCELLED}
     assert len(await next_search(tmp_path, result)) == 4
 
@@ -271,7 +271,7 @@ async def test_cancelling_the_awaiting_task_ends_the_children_and_keeps_the_fact
     ends = [fact for fact in facts if isinstance(fact, RunEnded)]
     assert [end.state for end in ends] == [RunState.CANCELLED, RunState.CANCELLED]
     assert len([fact for fact in facts if isinstance(fact, Reported)]) == 2
-    assert [trial.status for trial in tuner.trials] == ["RUNNING", "RUNNING"]
+    assert [trial.status for trial in tuner.trials] == ["QUEUED", "QUEUED"]
 
 
 async def test_a_timeout_around_the_search_is_a_timeout(tmp_path: Path) -> None:
@@ -286,6 +286,16 @@ async def test_a_timeout_around_the_search_is_a_timeout(tmp_path: Path) -> None:
     with pytest.raises(TimeoutError):
         await search_until_a_report()
     assert tuner.trials[0].runs[0].state is RunState.CANCELLED
+
+
+async def test_another_task_may_leave_the_block_than_entered_it(tmp_path: Path) -> None:
+    search = make(tuned.Deaf, tmp_path).start()
+    await asyncio.create_task(search.__aenter__())
+    reports = await next_of(search, Reported, count=2)
+    await asyncio.create_task(search.__aexit__(None, None, None))
+    assert all(is_gone(int(report.metrics["pid"])) for report in reports)
+    with pytest.raises(aiotune.errors.FatalRuntimeError, match="cancelled"):
+        await search.result()
 
 
 async def test_leaving_the_block_early_cancels_the_search(tmp_path: Path) -> None:

@@ -43,6 +43,14 @@ def test_keywords_of_the_wrong_kind_are_refused(keywords: dict[str, Any], match:
     [
         {"max_concurrent_trials": 0},
         {"keep_checkpoints": 0},
+        {"keep_checkpoints": "best:0"},
+        {"keep_checkpoints": "best:-1"},
+        {"keep_checkpoints": "best:"},
+        {"keep_checkpoints": "best:²"},
+        {"max_disk": "much"},
+        {"max_disk": 0},
+        {"max_disk": -5},
+        {"max_disk": True},
         {"executor": "threads"},
         {"grace_seconds": 0},
         {"checkpoint_every": -1},
@@ -61,11 +69,20 @@ def test_values_out_of_range_are_refused(keywords: dict[str, Any]) -> None:
         Settings.of(keywords)
 
 
-@pytest.mark.parametrize("keep", [1, "all", "none"])
+@pytest.mark.parametrize("keep", [1, "best:3", "promotable", "all", "none"])
 def test_checkpoints_to_keep(keep: Any) -> None:
     assert Settings.of({"keep_checkpoints": keep}).keep_checkpoints == keep
 
 
 def test_another_word_for_checkpoints_is_refused() -> None:
-    with pytest.raises(FatalTypeError, match="keep_checkpoints='best'"):
+    for keep in ("some", "latest:3"):
+        with pytest.raises(FatalTypeError, match=f"keep_checkpoints='{keep}': a number is needed"):
+            Settings.of({"keep_checkpoints": keep})
+    with pytest.raises(FatalValueError, match='write "best:3" for those of the three best trials'):
         Settings.of({"keep_checkpoints": "best"})
+
+
+def test_room_for_checkpoints() -> None:
+    assert Settings().max_disk_bytes is None
+    assert Settings.of({"max_disk": "20GB"}).max_disk_bytes == 20 * 10**9
+    assert Settings.of({"max_disk": 4096}).max_disk_bytes == 4096

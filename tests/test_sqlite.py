@@ -328,8 +328,11 @@ def test_full_disk_refuses_facts_and_takes_them_again_later(path: Path) -> None:
     assert read_facts(path) == [opened(), created(7)]
 
 
-async def test_fact_that_sqlite_refuses_harms_no_neighbour(path: Path) -> None:
-    odd = Reported(1.0, ["no", "id"], 0, 0, {"loss": 0.5})  # type: ignore[arg-type]
+async def test_fact_that_sqlite_refuses_harms_no_neighbour(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("aiotune.store.hardening.MOST_BYTES", 10_000)
+    odd = Reported(1.0, "0001", 0, 0, {"loss" * 5000: 0.5})
     async with open_store(path) as store:
         outcomes = await asyncio.gather(
             store.append(created(0)),
@@ -521,6 +524,28 @@ async def test_fact_that_cannot_be_understood_is_named(
         await store.append(opened(), created())
     execute(path, f"UPDATE events SET {change} WHERE seq = 2")
     with pytest.raises(StoreUnreadable, match=f"fact 2.*{message}"):
+        read_facts(path)
+
+
+async def test_texts_that_pass_for_others_only_together_are_damage(path: Path) -> None:
+    """Facts are parsed many at a time: what is wrong alone must not be right beside the others."""
+    texts = ['{"at":1.0},{"at":2.0}', '[{"at":1.0}', '{"at":1.0}]', '"', '{"at":1.0}/*']
+    for number, text in enumerate(texts):
+        each = path.with_name(f"{number}.db")
+        async with open_store(each) as store:
+            await store.append(*whole_trial())
+        with closing(sqlite3.connect(each, isolation_level=None)) as connection:
+            connection.execute("UPDATE events SET data = ? WHERE seq = 3", (text,))
+        with pytest.raises(StoreUnreadable, match="fact 3"):
+            read_facts(each)
+
+
+def test_search_of_several_pieces_is_read_whole(path: Path) -> None:
+    facts = [reported(step=step) for step in range(10_000)]  # twice what is read at once
+    write(path, *facts)
+    assert read_facts(path) == facts
+    execute(path, "DELETE FROM events WHERE seq = 7001")
+    with pytest.raises(StoreUnreadable, match="fact 7001 is missing"):
         read_facts(path)
 
 

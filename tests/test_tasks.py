@@ -1,13 +1,23 @@
-"""A call in a task of its own."""
+"""Calls in tasks of their own, work that must be done whole, turns."""
 
 from __future__ import annotations
 
 import asyncio
+import threading
 
 import anyio
+import anyio.to_thread
 import pytest
 
-from aiotune.tasks import Turns, beside, in_own_task
+from aiotune.tasks import (
+    Turns,
+    begin_whole,
+    beside,
+    in_own_task,
+    in_thread,
+    made_in_thread,
+    undisturbed,
+)
 
 
 async def test_a_bare_cancellation_waits_for_a_shielded_cleanup() -> None:
@@ -153,3 +163,125 @@ async def test_work_that_is_done_early_leaves_the_block_alone() -> None:
             await asyncio.sleep(0)
         is_through = True
     assert is_through
+
+
+# Work that must be done whole
+
+
+class Step:
+    """Work that waits to be let go on, and what it makes."""
+
+    def __init__(self) -> None:
+        self.begun, self.may_end = threading.Event(), threading.Event()
+
+    def make(self) -> str:
+        self.begun.set()
+        assert self.may_end.wait(60)
+        return "made"
+
+
+async def begun(step: Step) -> None:
+    await anyio.to_thread.run_sync(step.begun.wait)
+
+
+async def test_a_thread_has_returned_before_its_cancelled_caller_goes_on() -> None:
+    step = Step()
+    task = asyncio.create_task(in_thread(step.make))
+    await begun(step)
+    for _ in range(3):
+        task.cancel()
+        await asyncio.sleep(0)
+    assert not task.done()
+    step.may_end.set()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+@pytest.mark.parametrize("how", ["Task.cancel", "scope"])
+async def test_what_a_thread_has_made_is_not_lost(how: str) -> None:
+    step, had = Step(), []
+
+    async def caller(scope: anyio.CancelScope) -> None:
+        with scope:
+            had.append(await made_in_thread(step.make))
+            await anyio.lowlevel.checkpoint()
+            had.append("not cancelled")
+
+    scope = anyio.CancelScope()
+    task = asyncio.create_task(caller(scope))
+    await begun(step)
+    if how == "scope":
+        scope.cancel()
+    else:
+        task.cancel()
+    await asyncio.sleep(0)
+    step.may_end.set()
+    await asyncio.wait({task})
+    assert had == ["made"]
+    assert task.cancelled() == (how == "Task.cancel")
+
+
+async def test_nothing_is_made_for_who_is_cancelled_already() -> None:
+    had: list[str] = []
+    with anyio.CancelScope() as scope:
+        scope.cancel()
+        await made_in_thread(lambda: had.append("made"))
+    assert scope.cancelled_caught
+    assert had == []
+
+
+async def test_errors_of_what_must_be_done_whole_come_as_they_are() -> None:
+    def fail() -> None:
+        raise LookupError("mine")
+
+    for call in (in_thread, made_in_thread):
+        with pytest.raises(LookupError, match="mine"):
+            await call(fail)
+
+
+async def test_a_timeout_around_a_thread_is_a_timeout_and_no_more() -> None:
+    step = Step()
+
+    async def caller() -> str:
+        try:
+            async with asyncio.timeout(None) as timeout:
+                timeout.reschedule(asyncio.get_running_loop().time())
+                await in_thread(step.make)
+        except TimeoutError:
+            await asyncio.sleep(0)  # a cancellation that is left would show here
+            return "timed out"
+        return "not timed out"
+
+    task = asyncio.create_task(caller())
+    await begun(step)
+    step.may_end.set()
+    assert await task == "timed out"
+
+
+def test_a_loop_that_shuts_down_waits_for_what_must_be_done_whole() -> None:
+    story: list[str] = []
+
+    async def close() -> None:
+        with anyio.move_on_after(0):  # its own scopes may end what it waits for
+            await anyio.sleep_forever()
+        for _ in range(3):
+            await asyncio.sleep(0)
+        story.append("closed")
+
+    async def main() -> None:
+        closing = begin_whole(close())
+        assert not closing.cancel()
+
+    asyncio.run(main())
+    assert story == ["closed"]
+
+
+async def test_who_waits_undisturbed_learns_of_the_cancellation_at_the_end() -> None:
+    future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    task = asyncio.create_task(undisturbed(future))
+    await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.sleep(0)
+    future.set_exception(LookupError("told to nobody"))
+    with pytest.raises(asyncio.CancelledError):
+        await task

@@ -10,7 +10,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aiotune.executors.base import Failed, Finished, GpuMeasured, Met, Observed, RunEvent, Started
+from aiotune.executors.base import (
+    Failed,
+    Finished,
+    GpuMeasured,
+    Met,
+    Observed,
+    Progressed,
+    RunEvent,
+    Started,
+)
 from aiotune.executors.wire import (
     FrameDecoder,
     WireError,
@@ -78,6 +87,7 @@ def test_encoding_is_strict_json() -> None:
         Met((RATE, KIND), {"rate": 0.5, "kind": None}, (KIND,), ((UNITS, UNITS),), True),
         Met((), {}, (), (), False),
         Observed(3, {"loss": math.inf, "gain": -math.inf, "accuracy": 0.1}),
+        Progressed(),
         GpuMeasured(3 * 2**30),
         Finished({"loss": 0.1}, best_step=4, is_stopped=True),
         Finished(),
@@ -128,6 +138,7 @@ def test_assignment_survives(tmp_path: Path) -> None:
         cores=(0, 3),
         budget=Budget(9, 3, bracket=2, rung=1, iteration=1, is_last=False),
         is_discovery=True,
+        stall_seconds=2.5,
     )
     for assignment in (full, assign(tmp_path)):
         (frame,) = FrameDecoder().feed(encode_frame(assignment_to_frame(assignment)))

@@ -20,6 +20,7 @@ from aiotune.errors import FatalRuntimeError, FatalTypeError, FatalValueError
 from aiotune.frameworks.keras_build import require_keras
 from aiotune.hypermodel import HyperModel
 from aiotune.hyperparameters import HyperParameters
+from aiotune.private_files import open_file
 
 __all__ = ["HyperEfficientNet"]
 
@@ -151,7 +152,7 @@ def _one_download_at_a_time() -> Iterator[None]:
     import fcntl
 
     path = Path(tempfile.gettempdir()) / f"aiotune-download-{os.getuid()}.lock"
-    with path.open("a") as file:
+    with os.fdopen(open_file(path, os.O_RDWR | os.O_CREAT), "a") as file:
         fcntl.flock(
             file, fcntl.LOCK_EX
         )  # the system lifts it when the file is closed, in whatever way

@@ -24,11 +24,13 @@ class Holding:
     """What a lease holds.
 
     ticket: its place in the order of asking. is_open: how much of a card it needs was left to measures.
+    memory_bytes: what it may hold of the machine's memory; None: not said.
     """
 
     choice: Choice
     ticket: float
     is_open: bool = False
+    memory_bytes: int | None = None
 
     @property
     def weight(self) -> float:
@@ -65,7 +67,7 @@ class Account:
     """One pool in the ledger: what it may lease, what it has leased, and what it wants.
 
     offer: what it chooses from. most: how many leases it may have at a time, as far as memory allows.
-    most_shared: how many where they share cards. memory: None where memory does not bound its runs. priority:
+    most_shared: how many where they share cards. memory: None where it is not known what there is. priority:
     the higher comes first. What may change is read and written under the ledger's lock.
     """
 
@@ -96,7 +98,7 @@ class Account:
 
     @property
     def slots(self) -> int:
-        if self.memory is not None:
+        if self.memory is not None and self.memory.bounds_all:
             return min(self.most, self.memory.runs)
         if self.most_shared == self.most:
             return self.most
@@ -120,9 +122,10 @@ class Account:
         """What its leases count when searches are compared."""
         return round(sum(holding.weight for holding in tuple(self.leases.values())), 6)
 
-    @property
-    def run_bytes(self) -> int:
-        """What a lease counts in memory."""
+    def bytes_of(self, asked: Request | Holding) -> int:
+        """Return what a lease counts in memory: what the user says, or else what runs were measured to take."""
+        if asked.memory_bytes is not None:
+            return asked.memory_bytes
         return 0 if self.memory is None else self.memory.run_bytes
 
     @property
@@ -133,7 +136,7 @@ class Account:
 
     def choose(self, request: Request, taken: Taken, *, further: int = 0) -> Choice | None:
         """Return what would serve the request now, beside `further` leases that are not there yet."""
-        if self.is_full(request, further) or not self.has_memory(taken):
+        if self.is_full(request, further) or not self.has_memory(request, taken):
             return None
         return self.offer.choose(self.with_need(request), taken)
 
@@ -228,10 +231,10 @@ class Account:
             if self.leases or further or not may_gather:
                 return
             # As with GPUs and cores: no core idles for a run that waits for memory.
-            has_memory = self.has_memory(taken)
+            has_memory = self.has_memory(request, taken)
             choice = self.gather(request, taken) if has_memory else Choice()
         taken.add(choice, is_exclusive=self.offer.is_exclusive)
-        taken.memory_bytes += self.run_bytes
+        taken.memory_bytes += self.bytes_of(request)
 
     def gather(self, request: Request, taken: Taken) -> Choice:
         """Return what is free of a request that cannot be served as a whole, and what will be."""
@@ -241,13 +244,14 @@ class Account:
         """Add to `taken` what the leases hold."""
         for holding in tuple(self.leases.values()):  # the garbage collector may end one here
             taken.add(holding.choice, is_exclusive=self.offer.is_exclusive)
-            taken.memory_bytes += self.run_bytes
+            taken.memory_bytes += self.bytes_of(holding)
 
-    def has_memory(self, taken: Taken) -> bool:
-        """Tell whether a run more fits. The only run of all always does."""
-        if self.memory is None or not taken.memory_bytes:
+    def has_memory(self, request: Request, taken: Taken) -> bool:
+        """Tell whether a run more fits. The only run of all always does, and one that counts nothing."""
+        counted = self.bytes_of(request)
+        if self.memory is None or not counted or not taken.memory_bytes:
             return True
-        return taken.memory_bytes + self.run_bytes <= self.memory.available_bytes
+        return taken.memory_bytes + counted <= self.memory.available_bytes
 
 
 def ahead_of(

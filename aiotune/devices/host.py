@@ -8,9 +8,10 @@ memory.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
+
+from aiotune.devices.control_groups import NO_LIMIT, groups, read_field, read_number, read_words
 
 __all__ = ["Host", "read_host"]
 
@@ -22,6 +23,7 @@ class Host:
     cores: tuple[int, ...]  # the ones that this process may run on, ascending
     quota_cores: float | None = None  # CPU time per time; None: no limit
     memory_bytes: int | None = None  # available now, without swap; None: not known
+    total_memory_bytes: int | None = None  # that can ever be had; None: not known
 
     @property
     def slots(self) -> int:
@@ -36,7 +38,7 @@ def read_host(root: Path = Path("/")) -> Host:
 
     root: where `proc` and `sys` are found.
     """
-    return Host(_cores(), _quota_cores(root), _memory_bytes(root))
+    return Host(_cores(), _quota_cores(root), _memory_bytes(root), _total_memory_bytes(root))
 
 
 def _cores() -> tuple[int, ...]:
@@ -46,14 +48,14 @@ def _cores() -> tuple[int, ...]:
 
 
 def _quota_cores(root: Path) -> float | None:
-    quotas = [_quota_v2(group) for group in _groups(root, "")]
-    quotas += [_quota_v1(group) for group in _groups(root, "cpu")]
+    quotas = [_quota_v2(group) for group in groups(root, "")]
+    quotas += [_quota_v1(group) for group in groups(root, "cpu")]
     return min((quota for quota in quotas if quota is not None), default=None)
 
 
 def _quota_v2(group: Path) -> float | None:
     """Read cpu.max: "max 100000" or "150000 100000", in microseconds of CPU time per period."""
-    match _words(group / "cpu.max"):
+    match read_words(group / "cpu.max"):
         case [quota, period] if quota.isdigit() and period.isdigit() and int(period):
             return int(quota) / int(period)
         case _:
@@ -62,74 +64,36 @@ def _quota_v2(group: Path) -> float | None:
 
 def _quota_v1(group: Path) -> float | None:
     """Read cfs_quota_us, -1 if there is no limit, and the period that it is for."""
-    quota = _number(group / "cpu.cfs_quota_us")
-    period = _number(group / "cpu.cfs_period_us")
+    quota = read_number(group / "cpu.cfs_quota_us")
+    period = read_number(group / "cpu.cfs_period_us")
     return quota / period if quota and period and quota > 0 else None
 
 
 def _memory_bytes(root: Path) -> int | None:
-    rests = [_rest(group, "memory.max", "memory.current") for group in _groups(root, "")]
+    rests = [_rest(group, "memory.max", "memory.current") for group in groups(root, "")]
     rests += [
         _rest(group, "memory.limit_in_bytes", "memory.usage_in_bytes")
-        for group in _groups(root, "memory")
+        for group in groups(root, "memory")
     ]
     rests.append(_meminfo_available(root))
     return min((rest for rest in rests if rest is not None), default=None)
 
 
+def _total_memory_bytes(root: Path) -> int | None:
+    limits = [read_number(group / "memory.max") for group in groups(root, "")]
+    limits += [read_number(group / "memory.limit_in_bytes") for group in groups(root, "memory")]
+    limits.append(read_field(root / "proc/meminfo", "MemTotal:") * 1024 or None)
+    return min((each for each in limits if each is not None and each < NO_LIMIT), default=None)
+
+
 def _rest(group: Path, limit_file: str, usage_file: str) -> int | None:
     """Return limit less usage; cached files, dropped at need, do not count as used."""
-    limit, usage = _number(group / limit_file), _number(group / usage_file)
+    limit, usage = read_number(group / limit_file), read_number(group / usage_file)
     if limit is None or usage is None:
         return None
-    return max(0, limit - usage + _field(group / "memory.stat", "inactive_file"))
+    return max(0, limit - usage + read_field(group / "memory.stat", "inactive_file"))
 
 
 def _meminfo_available(root: Path) -> int | None:
-    kibibytes = _field(root / "proc/meminfo", "MemAvailable:")
+    kibibytes = read_field(root / "proc/meminfo", "MemAvailable:")
     return kibibytes * 1024 or None
-
-
-def _groups(root: Path, controller: str) -> Iterator[Path]:
-    """Yield the folders of the process's group and its ancestors; controller "" is version 2.
-
-    In a container the group's path may be the host's, while the container's own group is the
-    mount's root: folders that do not exist are harmless, for their files read as absent.
-    """
-    for line in _lines(root / "proc/self/cgroup"):
-        _, _, rest = line.partition(":")
-        controllers, _, path = rest.partition(":")
-        if controller not in controllers.split(","):
-            continue
-        inner = PurePosixPath(path.strip().lstrip("/"))
-        paths = [PurePosixPath()] if ".." in inner.parts else [inner, *inner.parents]
-        mounts = {"", "unified"} if controller == "" else {controller, controllers}
-        for mount in mounts:
-            yield from (root / "sys/fs/cgroup" / mount / each for each in dict.fromkeys(paths))
-
-
-def _lines(path: Path) -> list[str]:
-    try:
-        return path.read_text().splitlines()
-    except (OSError, ValueError):
-        return []
-
-
-def _words(path: Path) -> list[str]:
-    return " ".join(_lines(path)).split()
-
-
-def _number(path: Path) -> int | None:
-    try:
-        return int(" ".join(_words(path)))
-    except ValueError:
-        return None
-
-
-def _field(path: Path, name: str) -> int:
-    """Return the number behind `name` in a file of lines "name number ...", or 0."""
-    for line in _lines(path):
-        match line.split():
-            case [first, number, *_] if first == name and number.isdigit():
-                return int(number)
-    return 0

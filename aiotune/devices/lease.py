@@ -26,7 +26,7 @@ class Lease:
     gpu_memory_bytes: what the run may take of its card, all in all, the context of its framework included;
     None: all of it. gpu_fraction: the same as a part of the card's total, above 0 and below 1; None: the
     run has its cards for itself. guards: descriptors of lock files, which the run's process must keep open
-    to its end.
+    to its end. memory_bytes: what the run may hold of the machine's memory; None: no limit.
     """
 
     gpus: tuple[str, ...]  # UUIDs; none: the run must not touch a GPU
@@ -35,6 +35,7 @@ class Lease:
     gpu_memory_bytes: int | None = None
     gpu_fraction: float | None = None
     guards: tuple[int, ...] = ()
+    memory_bytes: int | None = None
 
     @property
     def is_shared(self) -> bool:

@@ -74,10 +74,19 @@ class Ledger:
         *,
         most_shared: int | None = None,
         priority: int = 0,
+        run_bytes: int | None = None,
+        bounds_all: bool = True,
     ) -> Account:
-        """Return the account of a new pool. available_bytes: memory; None: it is no bound."""
+        """Return the account of a new pool. available_bytes: memory; None: not known, and no bound.
+
+        run_bytes: what each run may hold of it; None: each something else. bounds_all: it is a bound also for
+        runs of which that is not said, which count what was measured.
+        """
         with self.lock:
-            memory = None if available_bytes is None else RunMemory(self._at_hand(available_bytes))
+            memory = None
+            if available_bytes is not None:
+                at_hand = self._at_hand(available_bytes)
+                memory = RunMemory(at_hand, run_bytes=run_bytes, bounds_all=bounds_all)
             account = Account(offer, most, memory, most_shared=most_shared, priority=priority)
             self._accounts[next(self._numbers)] = account
             weakref.finalize(account, self._unlock_orphans).atexit = False
@@ -359,10 +368,11 @@ class Ledger:
             None if choice.part is None else choice.part.memory_bytes,
             None if choice.part is None else choice.part.memory_fraction,
             self._cards.guards(choice.gpus),
+            request.memory_bytes,
         )
         place = next(self._tickets) if ticket == NEVER else ticket
         is_open = request.share is not None and request.share.is_open
-        account.leases[lease] = Holding(choice, place, is_open)
+        account.leases[lease] = Holding(choice, place, is_open, request.memory_bytes)
         account.note_ticket(ticket)
         return lease
 

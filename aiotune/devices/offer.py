@@ -22,7 +22,8 @@ class Request:
     """`Resources` with every choice made.
 
     gpus: cards. gpu_memory_bytes: what each must have in total. is_share: the cores were left to the pool.
-    share: the part of its only card; None: whole cards.
+    share: the part of its only card; None: whole cards. memory_bytes: what the run may hold of the machine's
+    memory; None: not said.
     """
 
     gpus: int
@@ -30,6 +31,7 @@ class Request:
     cpus: int
     is_share: bool
     share: Share | None = None
+    memory_bytes: int | None = None
 
     def with_need(self, memory_bytes: int) -> Request:
         """Return the request for so much memory of a card, if it was left to what earlier runs took."""
@@ -43,7 +45,8 @@ class Offer:
 
     shares: in how many equal parts the cores are divided. most_shares: in how many at most where runs share
     cards. is_exclusive: a core is in one lease at most; else leases overlap in their cores, and neither wait
-    for cores nor keep others from them. problem: why there are no (more) devices.
+    for cores nor keep others from them. problem: why there are no (more) devices. memory_bytes: all that the
+    machine has; None: not known.
     """
 
     def __init__(
@@ -55,6 +58,7 @@ class Offer:
         most_shares: int | None = None,
         is_exclusive: bool,
         problem: str | None = None,
+        memory_bytes: int | None = None,
     ) -> None:
         _check_distinct("devices", [device.uuid for device in devices])
         _check_distinct("cores", cores)
@@ -64,6 +68,7 @@ class Offer:
         self._shares = equal_shares(cores, min(shares, len(cores)))
         self._most_shares = max(shares, most_shares or 0)
         self._problem = problem
+        self._memory_bytes = memory_bytes
 
     def resolve(self, resources: Resources) -> Request:
         """Return what the resources mean here; DeviceError if they can never be had."""
@@ -71,7 +76,8 @@ class Offer:
         gpus = self._count_of(resources)
         cpus = resources.cpus or self._equal_cores(gpus, share)
         is_share = resources.cpus is None
-        request = Request(gpus, resources.gpu_memory_bytes, cpus, is_share, share)
+        memory_bytes = resources.memory_bytes
+        request = Request(gpus, resources.gpu_memory_bytes, cpus, is_share, share, memory_bytes)
         self._refuse_impossible(request)
         return request
 
@@ -198,6 +204,12 @@ class Offer:
             raise DeviceError(
                 f"a run asks for {counted(request.cpus, 'core')}, and this machine has "
                 f"{len(self.cores)} that may be used: lower Resources(cpus=...)"
+            )
+        memory_bytes = request.memory_bytes or 0
+        if self._memory_bytes is not None and memory_bytes > self._memory_bytes:
+            raise DeviceError(
+                f"a run asks for {gibibytes(memory_bytes)} of memory, and this machine has "
+                f"{gibibytes(self._memory_bytes)} that may be used: lower Resources(memory=...)"
             )
 
 

@@ -10,8 +10,6 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-import anyio.to_thread
-
 from aiotune.clock import Clock, SystemClock
 from aiotune.devices.condition import Rules
 from aiotune.devices.device import Device, Discovery
@@ -28,11 +26,15 @@ from aiotune.devices.run_memory import RUN_MEMORY_BYTES
 from aiotune.devices.slots import Slots, slots_of
 from aiotune.devices.watch import Watch
 from aiotune.errors import DeviceError, FatalTypeError, FatalValueError
+from aiotune.own_thread import OwnThread
 from aiotune.resources import Resources
 
 __all__ = ["GpuChoice", "open_pool"]
 
 logger = logging.getLogger("aiotune.devices")
+
+# With a driver whose answer nobody wants any more; then its thread is left alone.
+_PATIENCE_SECONDS = 1.0
 
 GpuChoice = Literal["auto", "require", 0] | Sequence[str]
 
@@ -51,7 +53,7 @@ async def open_pool(
     ledger: Ledger | None = None,
     clock: Clock | None = None,
 ) -> DevicePool:
-    """Return a pool of what this machine has; it looks in a thread, for drivers can be slow.
+    """Return a pool of what this machine has; it looks in a thread, for drivers can be slow, or hang.
 
     It shares the machine with the other pools of this process.
 
@@ -68,20 +70,28 @@ async def open_pool(
     the watch over the devices.
     """
     _check(gpus, max_concurrent)
+    if in_caller and resources is not None and resources.memory is not None:
+        raise FatalValueError(
+            f"Resources(memory={resources.memory!r}) has no effect on runs in this process "
+            '(an async run_trial, executor="inline"): drop it'
+        )
     environment = dict(os.environ) if environment is None else environment
     look = partial(_look, gpus, environment, nvml, root)
-    discovery, host = await anyio.to_thread.run_sync(look, abandon_on_cancel=True)
+    clock = clock or SystemClock()
+    looking = OwnThread(look, name="aiotune-devices")
+    discovery, host = await looking.result(clock, patience_seconds=_PATIENCE_SECONDS)
     devices = _chosen(discovery, gpus)
     slots = slots_of(devices, host, asked=max_concurrent, resources=resources, in_caller=in_caller)
     ledger = shared_ledger() if ledger is None else ledger
     if devices:
         _share(ledger)
+    run_bytes = None if resources is None else resources.memory_bytes
     meter = Meter()
     watch = Watch(
         [device.uuid for device in devices],
         ledger,
         Sensor(nvml, root=root),
-        clock=clock or SystemClock(),
+        clock=clock,
         rules=Rules(
             skips_busy=busy_gpus == "skip",
             judges_memory=not in_caller and not environment.get(LEASED),
@@ -97,13 +107,16 @@ async def open_pool(
         shares=max(slots.whole, len(discovery.devices)) if devices else None,
         priority=priority,
         has_own_cores=not in_caller,
-        memory_bytes=slots.memory_bytes,
+        memory_bytes=None if in_caller else host.memory_bytes,
+        bounds_all=slots.memory_bytes is not None,
+        run_bytes=run_bytes,
+        total_memory_bytes=host.total_memory_bytes,
         problem=discovery.problem,
         ledger=ledger,
         watch=watch,
         meter=meter,
     )
-    _log(devices, discovery.problem, host, pool.slots, slots)
+    _log(devices, discovery.problem, host, pool.slots, slots, run_bytes)
     return pool
 
 
@@ -171,7 +184,12 @@ def _named(prefix: str, discovery: Discovery) -> Device:
 
 
 def _log(
-    devices: Sequence[Device], problem: str | None, host: Host, slots: int, bounds: Slots
+    devices: Sequence[Device],
+    problem: str | None,
+    host: Host,
+    slots: int,
+    bounds: Slots,
+    run_bytes: int | None,
 ) -> None:
     """One line. It is a warning where GPUs are in use and something is wrong with others."""
     names = Counter(device.name for device in devices)
@@ -179,9 +197,13 @@ def _log(
     why = f" ({problem})" if problem else ""
     reason = bounds.reason
     if bounds.memory_bytes is not None and slots < bounds.start:
+        counts = (
+            f"{gibibytes(RUN_MEMORY_BYTES)} until one is measured"
+            if run_bytes is None
+            else gibibytes(run_bytes)
+        )
         reason = (
-            f"memory ({gibibytes(bounds.memory_bytes)} are available, and a run counts "
-            f"{gibibytes(RUN_MEMORY_BYTES)} until one is measured)"
+            f"memory ({gibibytes(bounds.memory_bytes)} are available, and a run counts {counts})"
         )
     level = logging.WARNING if devices and problem else logging.INFO
     number = "1 slot" if slots == 1 else f"{slots} slots"

@@ -35,10 +35,12 @@ class DevicePool:
     many leases there may be at a time. shares: in how many equal parts the cores are divided, of which a
     run gets one, or one for each GPU; None: one for each slot. shared_slots: how many leases there may be
     where they share GPUs; None: no more. priority: of several pools that wait, the one with the highest
-    comes first. has_own_cores: no two leases have a core in common. memory_bytes: what is available to runs,
-    which bounds the slots further; None: it does not. problem: why there are no (more) devices; for
-    messages. ledger: where the pools meet that lease from one machine; None: there is no other. watch:
-    watches over the devices while the pool is tended. meter: knows what they did.
+    comes first. has_own_cores: no two leases have a core in common. memory_bytes: what is available to runs;
+    None: not known. bounds_all: it bounds the slots, by what runs are measured to take; else only runs wait
+    for memory of which it is said what they may hold (`Resources(memory=...)`). run_bytes: what each run may
+    hold; None: each something else. total_memory_bytes: more than that can never be had. problem: why there
+    are no (more) devices; for messages. ledger: where the pools meet that lease from one machine; None: there
+    is no other. watch: watches over the devices while the pool is tended. meter: knows what they did.
 
     With more slots or shares than cores, the user asked for more runs than the processor can serve at
     once: then leases overlap in their cores, as without `has_own_cores`.
@@ -55,6 +57,9 @@ class DevicePool:
         priority: int = 0,
         has_own_cores: bool = True,
         memory_bytes: int | None = None,
+        bounds_all: bool = True,
+        run_bytes: int | None = None,
+        total_memory_bytes: int | None = None,
         problem: str | None = None,
         ledger: Ledger | None = None,
         watch: Watcher | None = None,
@@ -74,10 +79,17 @@ class DevicePool:
             most_shares=most,
             is_exclusive=is_exclusive,
             problem=problem,
+            memory_bytes=total_memory_bytes,
         )
         self._ledger = ledger or Ledger()
         self._account = self._ledger.open(
-            self._offer, slots, memory_bytes, most_shared=shared_slots, priority=priority
+            self._offer,
+            slots,
+            memory_bytes,
+            most_shared=shared_slots,
+            priority=priority,
+            run_bytes=run_bytes,
+            bounds_all=bounds_all,
         )
         self._watch = watch
         self._meter = Meter() if meter is None else meter

@@ -19,8 +19,9 @@ def why_refused(account: Account, request: Request, taken: Taken) -> str:
     request = account.with_need(request)
     if account.is_full(request):
         return f"the search has {counted(len(account.leases), 'slot')}, all in use"
-    if not account.has_memory(taken):
-        return f"a run counts {gibibytes(account.run_bytes)} of memory, and so much is not left"
+    if not account.has_memory(request, taken):
+        counts = gibibytes(account.bytes_of(request))
+        return f"a run counts {counts} of memory, and so much is not left"
     return "; ".join(_lacks(account.offer, request, taken)) or (
         "what is free is kept for a run that comes first"
     )

@@ -1,7 +1,8 @@
 """The executor's contract: start a run on a lease, hear its events, ask it to stop.
 
-An execution yields any number of `Started`, `Met`, `Observed`, `Noted`, `Measured` and `GpuMeasured`, and
-always ends with exactly one `Finished` or `Failed`, within bounded time after a stop request or a cancellation.
+An execution yields any number of `Started`, `Met`, `Observed`, `Progressed`, `Noted`, `Measured` and
+`GpuMeasured`, and always ends with exactly one `Finished` or `Failed`, within bounded time after a stop request
+or a cancellation.
 """
 
 from __future__ import annotations
@@ -27,7 +28,9 @@ __all__ = [
     "Met",
     "Noted",
     "Observed",
+    "Progressed",
     "RunEvent",
+    "RunNews",
     "Started",
     "start_run",
 ]
@@ -54,13 +57,18 @@ class Assignment:
     gpu_memory: int | None = None  # bytes that it may take of its card; None: all of it, or none
     gpu_fraction: float | None = None  # the same as a part of the card's total, in (0, 1)
     cores: tuple[int, ...] = ()  # processor cores to stay on; none: all
+    memory_bytes: int | None = None  # of the machine, that it may hold for itself; None: no limit
     budget: Budget | None = None
     continues: bool = False  # it goes on from the training state that its checkpoint directory has
+    keeps_reports: bool = False  # it writes down what it reports, for a run that goes on from it
+    interrupted: tuple[int, ...] = ()  # the runs of this budget that it goes on from, oldest first
+    last_report: int | None = None  # the step of the newest report of theirs that is stored
     seed_attempt: int = (
         0  # the attempt that its seed derives from: that of the first run it goes on from
     )
     folds: int = 1  # so many repeats in turn hold out each fold of the data once
     is_discovery: bool = False  # only meet the names of the space: build, do not train
+    stall_seconds: float | None = None  # it is to show that it goes on more often than that
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +98,11 @@ class Observed:
 
     step: int
     metrics: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Progressed:
+    """The run goes on: it has trained a batch, say. Only where the assignment has `stall_seconds`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +143,8 @@ class Failed:
     """The run broke. `is_fatal`: user code raised FatalError, so that the whole search must end.
 
     `is_lost`: the run's process died with the fork server, through no fault of its own.
-    `may_retry` is False where user code said so (FailedTrialError).
+    `may_retry` is False where user code said so (FailedTrialError), or where a retry would end alike.
+    `is_of_host`: the memory that it lacked was the machine's, and no GPU's.
     """
 
     kind: FailureKind
@@ -139,6 +153,7 @@ class Failed:
     is_fatal: bool = False
     is_lost: bool = False
     may_retry: bool = True
+    is_of_host: bool = False
 
     @property
     def text(self) -> str:
@@ -147,7 +162,8 @@ class Failed:
         return trace if self.message in trace else f"{self.message}\n{trace}".rstrip()
 
 
-RunEvent = Started | Met | Observed | Noted | Measured | GpuMeasured | Finished | Failed
+RunNews = Started | Met | Observed | Progressed | Noted | Measured | GpuMeasured
+RunEvent = RunNews | Finished | Failed
 
 
 class Execution(ABC):

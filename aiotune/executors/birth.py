@@ -16,10 +16,17 @@ from aiotune.executors.system import (
     close_all_but,
     die_with,
     interpreter_command,
+    leave_no_core,
+    raise_oom_score,
     reset_signals,
 )
 
-__all__ = ["fork_child", "main", "spawn_child"]
+__all__ = ["SERVER_OOM_SCORE", "fork_child", "main", "spawn_child"]
+
+# Where memory runs out, the kernel is to kill a run, whatever else is there, and sooner the fork server than
+# the caller, which holds the search. The score is on top of what a process holds, in thousandths of all memory.
+_RUN_OOM_SCORE = 1000
+SERVER_OOM_SCORE = 500
 
 
 def fork_child(
@@ -90,6 +97,8 @@ def _live(
         # server knows whose it was.
         become_subreaper()
         reset_signals()
+        raise_oom_score(_RUN_OOM_SCORE)
+        leave_no_core()
         close_all_but({facts.fileno(), payload, *held})
         from aiotune.executors.child import run_child
 

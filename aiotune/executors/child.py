@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import faulthandler
+import copy
 import functools
 import os
+import select
 import socket
-import sys
 import threading
 from collections.abc import Iterable
 from dataclasses import replace
@@ -23,6 +23,7 @@ from aiotune.executors.base import (
     Observed,
     RunEvent,
 )
+from aiotune.executors.child_log import flush_output, redirect_output
 from aiotune.executors.context import Program, RunContext, StopRun, ending_of, perform, run_seed
 from aiotune.executors.footprint import Footprint
 from aiotune.executors.gpu_memory import memory_limit, peak_bytes
@@ -30,6 +31,8 @@ from aiotune.executors.imports import Imports, import_hint, preloaded_frameworks
 from aiotune.executors.libraries import Settings, apply_settings
 from aiotune.executors.payload import PreludeError, load
 from aiotune.executors.wire import (
+    MAX_EVENT_BYTES,
+    MAX_REPORT_BYTES,
     Frame,
     FrameDecoder,
     assignment_from_frame,
@@ -42,6 +45,7 @@ from aiotune.trial import FailureKind
 __all__ = ["ChildChannel", "run_child"]
 
 _CHUNK_BYTES = 65536
+_MOST_NOTES = 100  # in a run: they are for people to read
 
 
 class ChildChannel:
@@ -52,10 +56,16 @@ class ChildChannel:
 
     def __init__(self, facts: socket.socket) -> None:
         self._facts = facts
+        self._owner = os.getpid()
+        self._process = self._owner  # that the locks, and what is unsent, belong to
         self._footprint = Footprint(self._tell_memory)
         self._gpu_footprint: Footprint | None = None
         self._decoder = FrameDecoder()
-        self._sending = threading.Lock()
+        self._sending = threading.RLock()  # a signal's handler may report in the midst of a report
+        self._is_sending = False
+        self._unsent = b""
+        self._sent: list[int] = []  # how much of it went in each piece
+        self._notes = 0
         self._looking = threading.Lock()
         self._stop_reason: str | None = None
 
@@ -80,11 +90,20 @@ class ChildChannel:
 
         The memory that the run holds goes along, now and then; that of its GPUs also at its end.
         """
+        if isinstance(event, Noted):
+            self._notes += 1
+            if self._notes > _MOST_NOTES:
+                return
         if isinstance(event, Observed | Finished | Failed):
             self._footprint.look()
             if self._gpu_footprint is not None:
                 self._gpu_footprint.look(is_last=not isinstance(event, Observed))
         self._send(event)
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether this is the run's process, and not a fork of it that user code has made."""
+        return os.getpid() == self._owner
 
     def _tell_memory(self, memory_bytes: int) -> None:
         self._send(Measured(memory_bytes))
@@ -93,36 +112,81 @@ class ChildChannel:
         self._send(GpuMeasured(memory_bytes))
 
     def _send(self, event: RunEvent) -> None:
-        data = encode_frame(event_to_frame(event))
+        is_report = isinstance(event, Observed | Finished)
+        data = encode_frame(
+            event_to_frame(event), MAX_REPORT_BYTES if is_report else MAX_EVENT_BYTES
+        )
+        self._begin_in_fork()
         try:
             with self._sending:
-                self._facts.sendall(data)
+                self._unsent += data
+                if not self._is_sending:  # else this is such a handler, and what it adds goes next
+                    self._send_unsent()
         except OSError as error:
+            _raise_foreign(error)
             self._stop_reason = "the search is gone"
             raise StopRun(self._stop_reason) from error
 
+    def _begin_in_fork(self) -> None:
+        """In a fork, leave to the run's own process what its threads were doing when it was forked."""
+        if self._process != os.getpid():
+            self._process = os.getpid()
+            self._sending, self._looking = threading.RLock(), threading.Lock()
+            self._unsent, self._sent, self._is_sending = b"", [], False
+
+    def _send_unsent(self) -> None:
+        """Send what waits. If a signal's handler raises in between, the rest goes before the next event."""
+        self._is_sending = True
+        try:
+            while (position := sum(self._sent)) < len(self._unsent):
+                self._send_piece(self._unsent[position:])
+            self._unsent, self._sent = b"", []
+        finally:
+            self._is_sending = False
+
+    def _send_piece(self, piece: bytes) -> None:
+        try:
+            # A handler runs after a call returns, and before its result is stored. Here the result is stored by
+            # the same call, so that it is never forgotten what was sent.
+            self._sent.extend(map(self._facts.send, (piece,)))
+        except BlockingIOError:  # user code has set the socket so, of which it knows nothing
+            poll = select.poll()
+            poll.register(self._facts, select.POLLOUT)
+            poll.poll()
+
     @property
     def stop_reason(self) -> str | None:
+        self._begin_in_fork()
         with self._looking:
             if self._stop_reason is None:
                 self._look()
             return self._stop_reason
 
     def _look(self) -> None:
+        flags, decoder = socket.MSG_DONTWAIT, self._decoder
+        if not self.is_ours:  # the run's own process must hear it: a fork takes nothing away
+            flags, decoder = flags | socket.MSG_PEEK, copy.deepcopy(decoder)
         try:
-            data = self._facts.recv(_CHUNK_BYTES, socket.MSG_DONTWAIT)
+            data = self._facts.recv(_CHUNK_BYTES, flags)
         except BlockingIOError:
             return
-        except OSError:
+        except OSError as error:
+            _raise_foreign(error)
             data = b""
         if data:
-            self._notice(self._decoder.feed(data))
+            self._notice(decoder.feed(data))
         else:
             self._stop_reason = "the search is gone"
 
     def _notice(self, frames: Iterable[Frame]) -> None:
         for frame in frames:
             self._stop_reason = self._stop_reason or frame.get("stop")
+
+
+def _raise_foreign(error: OSError) -> None:
+    """Raise an error that is none of the system's: a handler's TimeoutError, which is an OSError, too."""
+    if error.errno is None:
+        raise error
 
 
 def run_child(facts: socket.socket, payload_fd: int, *, is_forked: bool = True) -> int:
@@ -142,12 +206,14 @@ def run_child(facts: socket.socket, payload_fd: int, *, is_forked: bool = True) 
     imports, preloaded = Imports(), preloaded_frameworks()
     world = World.from_frame(order["world"])
     ending = _perform(assignment, world, payload_fd, channel, imports)
+    if not channel.is_ours:
+        return 0  # a fork that came out of the program: the run's own process tells the end
     with contextlib.suppress(StopRun):
         hint = import_hint(imports.seconds, preloaded) if is_forked else None
         if hint is not None:
             channel.emit(Noted(hint))
         _send_ending(channel, ending)
-    _flush_output()
+    flush_output()
     return 0
 
 
@@ -159,7 +225,7 @@ def _perform(
     imports: Imports,
 ) -> Finished | Failed:
     try:
-        _redirect_output(Path(world.directory, assignment.log))
+        redirect_output(Path(world.directory, assignment.log))
         world.enter(assignment)
         imports.install()
         _set_libraries(assignment, world, imports)
@@ -207,21 +273,3 @@ def _send_ending(channel: ChildChannel, ending: Finished | Failed) -> None:
         channel.emit(ending)
     except (TypeError, ValueError) as error:  # metrics that are no numbers
         channel.emit(ending_of(error))
-
-
-def _redirect_output(log: Path) -> None:
-    """Send stdout and stderr, also of native code, to the end of the run's log, line by line."""
-    log.parent.mkdir(parents=True, exist_ok=True)
-    fd = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
-    os.dup2(fd, 1)
-    os.dup2(fd, 2)
-    os.close(fd)
-    for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(line_buffering=True, errors="backslashreplace")  # type: ignore[union-attr]
-    faulthandler.enable(file=2)
-
-
-def _flush_output() -> None:
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(OSError, ValueError):  # a full disk, or closed by user code
-            stream.flush()

@@ -28,11 +28,15 @@ from aiotune.executors.base import (
     Met,
     Noted,
     Observed,
+    Progressed,
     RunEvent,
     Started,
 )
 from aiotune.executors.out_of_memory import is_out_of_memory
+from aiotune.executors.reports import KeptReports
+from aiotune.executors.wire import MOST_STEPS
 from aiotune.hyperparameters import HyperParameters
+from aiotune.private_files import make_directory
 from aiotune.space import HyperParameter, Scalar, unit_draw
 from aiotune.trial import Budget, FailureKind
 
@@ -48,6 +52,9 @@ __all__ = [
     "perform",
     "run_seed",
 ]
+
+
+_SIGNS = 4  # of progress, in the time that a run may go without
 
 
 class StopRun(BaseException):
@@ -88,8 +95,10 @@ class RunContext:
         self._announced: tuple[object, bool] = (None, False)  # names, is_complete
         self._first_step = _first_step(assignment)
         self._next_step = self._first_step
+        self._kept = KeptReports(assignment)
         self._has_reported = False
         self._has_seen_stop = False
+        self._next_sign = 0.0  # when the next sign of progress is due, by this process's clock
 
     @property
     def budget(self) -> Budget | None:
@@ -126,9 +135,13 @@ class RunContext:
 
     @property
     def checkpoint_dir(self) -> Path:
-        """A directory for this repeat's checkpoints; it survives retries and promotions. It exists."""
+        """A directory for this repeat's checkpoints; it survives retries and promotions. It exists.
+
+        Report a step before you save the state after it: then a run that goes on from there lacks no report.
+        """
+        self._kept.begin()
         path = self.directory / f"repeat-{self.assignment.repeat}"
-        path.mkdir(parents=True, exist_ok=True)
+        make_directory(path)
         return path
 
     @property
@@ -138,7 +151,11 @@ class RunContext:
 
     @property
     def should_stop(self) -> bool:
-        """Whether the run was asked to end. A custom loop should look after each step and return."""
+        """Whether the run was asked to end. A custom loop should look after each step and return.
+
+        A look is also a sign that the run goes on, as `Limits(stall_timeout=...)` wants it.
+        """
+        self._show_progress()
         self._has_seen_stop |= self._channel.stop_reason is not None
         return self._has_seen_stop
 
@@ -149,8 +166,9 @@ class RunContext:
 
     @property
     def has_reported(self) -> bool:
-        """Whether this run reported anything."""
-        return self._has_reported
+        """Whether this run reported anything, or an interrupted one that it goes on from."""
+        is_known = self._has_reported or self.assignment.last_report is not None
+        return is_known or self._kept.has_lost
 
     @property
     def next_step(self) -> int:
@@ -179,9 +197,22 @@ class RunContext:
         step = self._next_step if step is None else int(step)
         if step < self._first_step:
             raise FatalValueError(_begins_anew(self, step))
+        if step > MOST_STEPS:
+            raise FatalValueError(f"report(step={step}): a step is a whole number of 2**53 at most")
         self._next_step, self._has_reported = step + 1, True
         self.announce(is_complete=False)
-        self._channel.emit(Observed(step, numbers))
+        self.report_lost(before=step)
+        self._emit_report(Observed(step, numbers))
+
+    def report_lost(self, before: int | None = None) -> None:
+        """Report what earlier runs did, and the search never got; before: only lower steps, which come next."""
+        for each in self._kept.lost_before(before):
+            self._has_reported = True
+            self._emit_report(each)
+
+    def _emit_report(self, report: Observed) -> None:
+        self._kept.keep(report)
+        self._channel.emit(report)
 
     def announce(self, *, is_complete: bool) -> None:
         """Send up the names met so far, if that is news. `is_complete`: no further name can be met.
@@ -217,6 +248,15 @@ class RunContext:
     def start(self) -> None:
         """Say that user code is reached."""
         self._channel.emit(Started(time.monotonic()))
+
+    def _show_progress(self) -> None:
+        """Let the search know that the run goes on, as often as it asks for that."""
+        longest = self.assignment.stall_seconds
+        if longest is None or time.monotonic() < self._next_sign:
+            return
+        self._next_sign = time.monotonic() + longest / _SIGNS
+        with contextlib.suppress(StopRun):  # the search is gone, which the channel tells as well
+            self._channel.emit(Progressed())
 
     def _fill(self, hyperparameter: HyperParameter) -> Scalar:
         """Return the value of a name that no one proposed a value for."""
@@ -279,6 +319,7 @@ def finish(run: RunContext, finished: object) -> Finished:
     """Return how a program that returned has ended; the names that it met are complete now."""
     if not isinstance(finished, Finished):
         raise FatalTypeError(f"a program must return Finished, not {finished!r}")
+    run.report_lost()
     if run.has_seen_stop:
         return replace(finished, is_stopped=True)
     run.meet_what_was_read()
@@ -290,6 +331,7 @@ def abort(run: RunContext, error: BaseException) -> Finished | Failed:
     """Return how a program that raised has ended; the names met until then go up."""
     with contextlib.suppress(StopRun):
         run.announce(is_complete=False)
+        run.report_lost()
     return ending_of(error)
 
 
@@ -322,6 +364,7 @@ def failure_of(error: Exception) -> Failed:
         _traceback_text(error),
         is_fatal=isinstance(error, FatalError),
         may_retry=not isinstance(error, (FailedTrialError, InfeasibleTrialError, FatalError)),
+        is_of_host=isinstance(error, MemoryError),
     )
 
 

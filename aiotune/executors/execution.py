@@ -4,30 +4,41 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
-import signal
 import socket
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from pathlib import Path
 
 import anyio
+import anyio.lowlevel
 
 from aiotune.errors import ExecutorError, MissingFramework
 from aiotune.executors.base import Execution, Failed, Finished, RunEvent
+from aiotune.executors.endings import unsaid_ending
+from aiotune.executors.forkserver import TERM_SECONDS
 from aiotune.executors.launch import Server, ServerLost
-from aiotune.executors.wire import Frame, FrameDecoder, WireError, encode_frame, event_from_frame
+from aiotune.executors.requests import Terms
+from aiotune.executors.wire import (
+    MAX_EVENT_BYTES,
+    Frame,
+    FrameDecoder,
+    WireError,
+    encode_frame,
+    event_from_frame,
+)
+from aiotune.tasks import in_thread, whole
 from aiotune.trial import FailureKind
 
 __all__ = ["ProcessExecution"]
 
 _LOGGER = logging.getLogger(__name__)
 
-_CHUNK_BYTES = 2**18
+_CHUNK_BYTES = 2**16
+_MOST_EVENTS = 64  # in one turn of the loop: a run that floods it must not keep it from others
 _LINGER_SECONDS = 2.0  # for a child to exit after its last event
 _ANSWER_SECONDS = 5.0  # for the server to show a sign of life when told to kill a run
 _KILL_ROUNDS = 6  # of that length, for a killed run to be gone: one with much on its GPU takes long
-_TAIL_BYTES = 4096
-_FAULTS = frozenset({signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGFPE, signal.SIGILL})
 
 
 class ProcessExecution(Execution):
@@ -56,19 +67,33 @@ class ProcessExecution(Execution):
         self._is_answered = False  # the server has shown a sign of life since last asked for one
         self._ending: Finished | Failed | None = None
         self._is_stop_requested = False
+        self._is_closing = False
+        self._end_by = float("inf")  # when the server must have told the end, by the loop's clock
+        self._patience = anyio.CancelScope()  # of `events`, while it waits for the sockets
         self._waiting: anyio.Event | None = None  # set when `events` ceases to wait for the sockets
         self._closed = anyio.Event()
 
-    async def begin(self, order: bytes, payload_fd: int, held: Sequence[int] = ()) -> None:
+    async def begin(
+        self,
+        order: bytes,
+        payload_fd: int,
+        held: Sequence[int] = (),
+        memory_bytes: int | None = None,
+    ) -> None:
         """Have the run forked, with copies of the descriptors `held` for as long as it lives.
 
-        ServerLost, MissingFramework or ExecutorError if that fails; then `close`.
+        memory_bytes: what it may hold of the machine's memory; None: no limit. ServerLost, MissingFramework or
+        ExecutorError if that fails; then `close`.
         """
         with contextlib.ExitStack() as stack:
             theirs = [stack.enter_context(end.open()) for end in (self._facts, self._status)]
             self._server.watch(self._facts.socket, self._status.socket)
             self._number = self._server.run(
-                facts=theirs[0], status=theirs[1], payload_fd=payload_fd, held=held
+                facts=theirs[0],
+                status=theirs[1],
+                payload_fd=payload_fd,
+                held=held,
+                terms=Terms(memory_bytes, str(self._log)),
             )
         with contextlib.suppress(OSError):  # refused, or the server died: the status says which
             await asyncio.get_running_loop().sock_sendall(self._facts.socket, order)
@@ -92,18 +117,19 @@ class ProcessExecution(Execution):
         try:
             while self._outcome is None:
                 await self._wait_news()
-                for event in self._receive_events():
+                for number, event in enumerate(self._receive_events(), 1):
                     yield event
+                    if number % _MOST_EVENTS == 0:
+                        await anyio.lowlevel.checkpoint()
                 self._receive_status()
             if "is_lost" in self._outcome:
                 await self._wait_server_end()
             while not self._facts.is_dry:
                 for event in self._receive_events():
                     yield event
-            yield self._ending or await self._ending_without_last_event()
+            yield self._ending or await self._unsaid_ending(self._outcome)
         finally:
-            with anyio.CancelScope(shield=True):
-                await self.close()
+            await whole(self.close())
 
     def request_stop(self, reason: str) -> None:
         if self._is_stop_requested or self._closed.is_set():
@@ -125,6 +151,7 @@ class ProcessExecution(Execution):
         """
         if self._closed.is_set():
             return
+        self._is_closing = True
         if self._outcome is None and self._number is not None and self._server.is_ours:
             self.kill()
             self._facts.hang_up()
@@ -140,12 +167,17 @@ class ProcessExecution(Execution):
     # --- what arrives ---
 
     async def _wait_news(self) -> None:
+        """Return when there is something to read; see to it that the end of a run comes that is due."""
         self._waiting = over = anyio.Event()
         try:
-            await _wait_readable(self._facts, self._status)
+            with anyio.CancelScope(deadline=self._end_by) as self._patience:
+                await _wait_readable(self._facts, self._status)
         finally:
             self._waiting = None
             over.set()
+        if self._patience.cancelled_caught and not self._is_closing:
+            self._end_by = float("inf")
+            await self._wait_killed()  # the server should have ended it: does it still answer?
 
     def _receive_events(self) -> Iterator[RunEvent]:
         """Yield what has arrived on the facts socket, but keep the last event: the run may not be gone yet."""
@@ -154,12 +186,14 @@ class ProcessExecution(Execution):
         try:
             for frame in self._facts.receive():
                 event = event_from_frame(frame)
-                if isinstance(event, Finished | Failed):
+                if self._ending is not None:
+                    pass  # what comes after a last event is none of the run's
+                elif isinstance(event, Finished | Failed):
                     self._ending = event
                     self._end(_LINGER_SECONDS)
-                elif self._ending is None:
+                else:
                     yield event
-        except (WireError, ValueError, TypeError, KeyError) as error:
+        except WireError as error:
             self._facts.is_at_end = self._facts.is_dry = True
             message = f"something other than aiotune wrote to the run's socket: {error}"
             self._ending = self._ending or Failed(FailureKind.CRASH, message)
@@ -168,10 +202,13 @@ class ProcessExecution(Execution):
             self._end(_LINGER_SECONDS)  # it can report nothing more
 
     def _receive_status(self) -> None:
-        for frame in self._status.receive():
-            self._is_answered = True
-            if "pid" not in frame:
-                self._outcome = frame
+        try:
+            for frame in self._status.receive():
+                self._is_answered = True
+                if "pid" not in frame:
+                    self._outcome = frame
+        except WireError:  # user code has got hold of the server's end: nothing that it says holds
+            self._outcome = {"is_lost": True}
         if self._status.is_at_end and self._outcome is None:
             self._outcome = {"is_lost": True}
 
@@ -212,36 +249,24 @@ class ProcessExecution(Execution):
     async def _wait_server_end(self) -> None:
         """Return when nothing is left of a server that has died, or whose time is up: the run neither."""
         self._server.kill()  # known before its end is noticed, lest a retry meets it again
-        with anyio.CancelScope(shield=True):
-            await anyio.to_thread.run_sync(self._server.wait_end)
+        await in_thread(self._server.wait_end)
 
     def _end(self, delay_seconds: float) -> None:
         if self._number is not None and self._outcome is None:
             self._server.end(self._number, delay_seconds)
+            due = anyio.current_time() + delay_seconds + TERM_SECONDS + _ANSWER_SECONDS
+            self._end_by = min(self._end_by, due)
+            self._patience.deadline = self._end_by
 
-    # --- how it ended ---
-
-    async def _ending_without_last_event(self) -> Finished | Failed:
-        match self._outcome:
-            case {"signal": int(number)}:
-                if self._is_stop_requested and number not in _FAULTS:
-                    return Finished(is_stopped=True)
-                message = f"killed by {_signal_name(number)}"
-                if number == signal.SIGKILL:
-                    message += " (by the kernel, if memory ran out)"
-            case {"exit": int(code)}:
-                if self._is_stop_requested:
-                    return Finished(is_stopped=True)
-                message = f"exited with code {code} before the run was over"
-            case {"is_stuck": True}:
-                message = "killed, but its process does not end"
-            case _:
-                message = "the fork server died, and the run with it"
-                if self._server.log is not None:
-                    message += f"; see {self._server.log}"
-                return Failed(FailureKind.CRASH, message, is_lost=True)
-        tail = await anyio.to_thread.run_sync(_tail, self._log)
-        return Failed(FailureKind.CRASH, message, tail and f"The end of {self._log}:\n{tail}")
+    async def _unsaid_ending(self, outcome: Frame) -> Finished | Failed:
+        find = functools.partial(
+            unsaid_ending,
+            outcome,
+            is_stop_requested=self._is_stop_requested,
+            log=self._log,
+            server_log=self._server.log,
+        )
+        return await anyio.to_thread.run_sync(find)
 
 
 class _End:
@@ -251,7 +276,7 @@ class _End:
         self.sockets: list[socket.socket] = []  # none or one
         self.is_at_end = False  # nothing more will come
         self.is_dry = False  # nothing more has come yet
-        self._decoder = FrameDecoder()
+        self._decoder = FrameDecoder(MAX_EVENT_BYTES)
 
     def open(self) -> socket.socket:
         """Connect, and return the other end. ExecutorError if the process has no descriptors left."""
@@ -309,21 +334,3 @@ async def _wait_readable(*ends: _End) -> None:
 def _resolve(ready: asyncio.Future[None]) -> None:
     if not ready.done():
         ready.set_result(None)
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:  # a real-time signal
-        return f"signal {number}"
-
-
-def _tail(log: Path) -> str:
-    """Return the end of a log, whole lines as far as possible; empty if there is none."""
-    try:
-        with log.open("rb") as file:
-            file.seek(0, 2)
-            file.seek(max(0, file.tell() - _TAIL_BYTES))
-            return file.read().decode(errors="replace").strip()
-    except OSError:
-        return ""

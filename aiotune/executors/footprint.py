@@ -6,9 +6,12 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
-__all__ = ["Footprint", "peak_bytes", "private_bytes"]
+__all__ = ["Footprint", "held_bytes", "peak_bytes", "private_bytes", "resident_bytes"]
+
+_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 # A look costs 2 to 15 ms beside TensorFlow: so seldom it takes half a percent of a run.
 _COST_RATIO = 200
@@ -62,6 +65,25 @@ def peak_bytes() -> int | None:
     return own + others + max(0, status.get("VmHWM", 0) - status.get("VmRSS", 0))
 
 
+def held_bytes(pid: int) -> int | None:
+    """Return what a process and those that it started hold for themselves. None: not known, or it is gone."""
+    try:
+        return private_bytes(str(pid)) + sum(map(_private_bytes_of, _descendants(str(pid))))
+    except (OSError, KeyError):
+        return None
+
+
+def resident_bytes(pid: int) -> int | None:
+    """Return what a process and those that it started have mapped and in memory, shared or not.
+
+    It costs a hundredth of `held_bytes`, and is never less. None: not known, or it is gone.
+    """
+    try:
+        return _resident_bytes(str(pid)) + sum(map(_resident_bytes_of, _descendants(str(pid))))
+    except (OSError, ValueError, IndexError):
+        return None
+
+
 def private_bytes(pid: str) -> int:
     """Return the bytes of memory that no other process shares, and that are no copy of a file. OSError.
 
@@ -83,16 +105,27 @@ def _private_bytes_of(pid: str) -> int:
         return 0
 
 
+def _resident_bytes(pid: str) -> int:
+    with open(f"/proc/{pid}/statm") as file:
+        return int(file.read().split()[1]) * _PAGE_BYTES
+
+
+def _resident_bytes_of(pid: str) -> int:
+    try:
+        return _resident_bytes(pid)
+    except (OSError, ValueError, IndexError):  # it has just ended
+        return 0
+
+
 def _descendants(pid: str) -> Iterator[str]:
     """Yield the processes that the process started, and those that these did; none where it is not told."""
-    for task in _entries(Path("/proc", pid, "task")):
-        try:
-            children = (task / "children").read_text().split()
-        except OSError:
-            continue
-        for child in children:
-            yield child
-            yield from _descendants(child)
+    waiting = [pid]  # no recursion: user code may start a chain of processes of any length
+    while waiting:
+        for task in _entries(Path("/proc", waiting.pop(), "task")):
+            with suppress(OSError):
+                children = (task / "children").read_text().split()
+                waiting += children
+                yield from children
 
 
 def _entries(directory: Path) -> list[Path]:

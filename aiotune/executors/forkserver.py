@@ -8,11 +8,15 @@ of what a dead run has left.
 
 With the start method "spawn" it imports nothing and starts a new interpreter for each run; all else is alike.
 
-One byte on the control socket tells that the imports are done. Requests are of fixed size, with the descriptors
-of a new run attached. Each run's status socket gets one frame when its process is made, `{"pid": ...}`, or
-refused, `{"refused": text, "is_missing": bool}`, also if the caller hung up before; the first again at each
-request to kill it, as a sign of life; and one when it is over and all its processes gone: `{"exit": code}` or
-`{"signal": number}`.
+One byte on the control socket tells that the imports are done; requests.py has what is asked on it. Each run's
+status socket gets one frame when its process is made, `{"pid": ...}`, or refused,
+`{"refused": text, "is_missing": bool}`, also if the caller hung up before; the first again at each request to
+kill it, as a sign of life; and one when it is over and all its processes gone: `{"exit": code}` or
+`{"signal": number}`. If memory was what ended it, that frame has `"memory": why` and `"may_retry": bool`, too;
+and `"is_counted": True` if another process killed it, for the kernel counted no lack of memory.
+
+While runs are alive it looks after two things, as seldom as it may: memory (memory_watch.py) and the length of
+their logs (log_cap.py).
 """
 
 from __future__ import annotations
@@ -23,14 +27,18 @@ import os
 import selectors
 import signal
 import socket
-import struct
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from aiotune.executors.birth import fork_child, spawn_child
+from aiotune.executors.birth import SERVER_OOM_SCORE, fork_child, spawn_child
+from aiotune.executors.log_cap import LogCap
+from aiotune.executors.memory_readings import MemoryReader
+from aiotune.executors.memory_watch import MEMORY_REMEDY, MemoryWatch, Shortage
+from aiotune.executors.oom_kills import OomKills, oom_counter
 from aiotune.executors.preload import ImportGuard, import_modules
+from aiotune.executors.requests import RUN, Request, receive_request
 from aiotune.executors.system import (
     POLL_SECONDS,
     become_subreaper,
@@ -42,34 +50,35 @@ from aiotune.executors.system import (
     is_hung_up,
     kill,
     kill_group,
+    kill_with_group,
+    raise_oom_score,
     reap_children,
     reset_signals,
 )
 from aiotune.executors.wire import Frame, encode_frame
 
-__all__ = ["END", "REQUEST", "RUN", "TERM_SECONDS", "main"]
-
-REQUEST = struct.Struct("!BQI")  # what, which run, how many
-RUN = 1  # with so many descriptors: status (by which it can be refused if no more arrive), facts, payload, held
-END = 2  # SIGTERM after so many milliseconds, SIGKILL a little later; 0: SIGKILL now
+__all__ = ["TERM_SECONDS", "main"]
 
 TERM_SECONDS = 0.5  # between SIGTERM and SIGKILL
 _REAP_SECONDS = 2.0  # for a run's killed descendants to vanish, before its end is told anyway
-_MOST_DESCRIPTORS = 253  # that the system takes in one request
 _SPARE_DESCRIPTORS = 4  # beside a request's: to list the processes, and some more
 _GIVEN_UP: Frame = {"refused": "the run was given up", "is_missing": False}
 _NO_DESCRIPTORS: Frame = {
     "refused": "no descriptors are left for another run: raise `ulimit -n`, or run fewer at a time",
     "is_missing": False,
 }
+_KERNEL = f"the kernel killed the run, for memory ran out: {MEMORY_REMEDY}"
 
 
 @dataclass(slots=True)
 class _Run:
-    """A run with its process. Its process group has its `pid` as number."""
+    """A run with its process. Its process group has its `pid` as number. `shortage`: why it was killed."""
 
     pid: int
     status: socket.socket
+    log: LogCap | None
+    shortage: Shortage | None = None
+    is_killed: bool = False  # on request
     term_at: float = float("inf")
     kill_at: float = float("inf")
     outcome: Frame | None = None  # set once the child is dead
@@ -84,6 +93,7 @@ def main(config: Mapping[str, Any], *, caller: int | None, guardian: int) -> NoR
     reset_signals()  # SIGTERM ends the imports at once
     die_with(guardian, signal.SIGTERM)
     become_subreaper()
+    raise_oom_score(SERVER_OOM_SCORE)
     control = socket.socket(fileno=config["control"])
     control.set_inheritable(False)
     refusal = None
@@ -130,6 +140,8 @@ class _ForkServer:
         self._is_spawning = is_spawning
         self._runs: dict[int, _Run] = {}
         self._is_over = False
+        self._memory = MemoryWatch(MemoryReader())
+        self._oom_kills = OomKills(oom_counter())
         self._wakeup = catch_signals(signal.SIGCHLD, signal.SIGTERM)
         self._selector = selectors.DefaultSelector()
         self._selector.register(control, selectors.EVENT_READ, self._on_request)
@@ -143,6 +155,7 @@ class _ForkServer:
                 handler: Callable[[], None] = key.data
                 handler()
             self._enforce_deadlines()
+            self._look_after()
             self._report_ended()
             if os.getppid() != self._guardian:
                 self._is_over = True
@@ -151,26 +164,22 @@ class _ForkServer:
         """Kill every run and everything that they started, within bounded time."""
         for run in self._runs.values():
             if run.outcome is None:
-                kill_group(run.pid, signal.SIGKILL)
+                kill_with_group(run.pid, signal.SIGKILL)
         end_children(self._wakeup, _REAP_SECONDS)
 
     # --- what may happen ---
 
     def _on_request(self) -> None:
-        try:
-            request, fds, _, _ = socket.recv_fds(self._control, REQUEST.size, _MOST_DESCRIPTORS)
-        except ConnectionError:
-            request, fds = b"", []
-        for fd in fds:
-            os.set_inheritable(fd, False)  # they arrive as the system's calls have it
-        if len(request) != REQUEST.size:
+        request = receive_request(self._control)
+        if request is None:
             self._is_over = True  # the last user let go
             return
-        what, number, amount = REQUEST.unpack(request)
-        if what == RUN:
-            self._admit(number, fds, amount)
+        for fd in request.descriptors:
+            os.set_inheritable(fd, False)  # they arrive as the system's calls have it
+        if request.what == RUN:
+            self._admit(request)
         else:
-            self._end(number, amount / 1000)
+            self._end(request.number, request.amount / 1000)
 
     def _on_signal(self) -> None:
         if signal.SIGTERM in caught_signals(self._wakeup):
@@ -182,20 +191,21 @@ class _ForkServer:
 
     # --- one run ---
 
-    def _admit(self, number: int, fds: list[int], sent: int) -> None:
+    def _admit(self, request: Request) -> None:
         """Start a run, or refuse it at the limit on descriptors: the system drops those that do not fit."""
-        if len(fds) == sent and _has_spare_descriptors():
-            status, facts, *kept = fds
-            self._start(number, socket.socket(fileno=facts), socket.socket(fileno=status), kept)
+        fds = request.descriptors
+        if len(fds) == request.amount and _has_spare_descriptors():
+            status, facts = (socket.socket(fileno=fd) for fd in fds[:2])
+            self._start(request, facts, status, fds[2:])
             return
-        for status in fds[:1]:
-            with socket.socket(fileno=status) as end:
+        for fd in fds[:1]:
+            with socket.socket(fileno=fd) as end:
                 _send(end, _NO_DESCRIPTORS)
         for fd in fds[1:]:
             os.close(fd)
 
     def _start(
-        self, number: int, facts: socket.socket, status: socket.socket, kept: list[int]
+        self, request: Request, facts: socket.socket, status: socket.socket, kept: Sequence[int]
     ) -> None:
         """Start a run, or refuse it. `kept`: the payload, and what the run holds; closed here, as the rest."""
         status.setblocking(False)
@@ -206,15 +216,16 @@ class _ForkServer:
             _send(status, _GIVEN_UP)
             status.close()
         else:
-            self._start_process(number, facts, status, kept)
+            self._start_process(request, facts, status, kept)
         facts.close()
         for fd in kept:
             os.close(fd)
 
     def _start_process(
-        self, number: int, facts: socket.socket, status: socket.socket, kept: list[int]
+        self, request: Request, facts: socket.socket, status: socket.socket, kept: Sequence[int]
     ) -> None:
         payload, *held = kept
+        self._oom_kills.note()
         try:
             if self._is_spawning:
                 pid = spawn_child(facts, payload, held)
@@ -224,7 +235,9 @@ class _ForkServer:
             _send(status, {"refused": f"no process can be started: {error}", "is_missing": False})
             status.close()
             return
-        self._runs[number] = _Run(pid, status)
+        log = None if request.terms.log is None else LogCap(request.terms.log)
+        self._runs[request.number] = _Run(pid, status, log)
+        self._memory.add(request.number, pid, request.terms.memory_bytes)
         _send(status, {"pid": pid})
 
     def _let_go(self, status: socket.socket) -> None:
@@ -252,7 +265,9 @@ class _ForkServer:
 
     def _seconds_to_deadline(self) -> float | None:
         due = [min(run.term_at, run.kill_at, run.report_by) for run in self._runs.values()]
-        seconds = max(0.0, min(due, default=float("inf")) - time.monotonic())
+        due += [run.log.next_look for run in self._runs.values() if run.log is not None]
+        due.append(self._memory.next_look)
+        seconds = max(0.0, min(due) - time.monotonic())
         if self._caller is None:
             seconds = min(seconds, POLL_SECONDS)
         return None if seconds == float("inf") else seconds
@@ -264,20 +279,49 @@ class _ForkServer:
                 continue
             if run.kill_at <= now:
                 run.term_at = run.kill_at = float("inf")
-                kill_group(run.pid, signal.SIGKILL)
+                run.is_killed = True
+                kill_with_group(run.pid, signal.SIGKILL)
             elif run.term_at <= now:
                 run.term_at = float("inf")
-                kill_group(run.pid, signal.SIGTERM)
+                kill_with_group(run.pid, signal.SIGTERM)
+
+    def _look_after(self) -> None:
+        """Keep logs short, and kill runs for memory, where it is time to look."""
+        now = time.monotonic()
+        for run in self._runs.values():
+            if run.log is not None and run.log.next_look <= now:
+                run.log.look()
+        if self._memory.next_look > now:
+            return
+        self._oom_kills.note()
+        for shortage in self._memory.look():
+            run = self._runs[shortage.number]
+            run.shortage = shortage
+            kill_with_group(run.pid, signal.SIGKILL)
 
     # --- the dead ---
 
     def _on_death(self, pid: int, code: int) -> None:
-        for run in self._runs.values():
+        for number, run in self._runs.items():
             if run.pid == pid and run.outcome is None:
                 kill_group(pid, signal.SIGKILL)
-                run.outcome = {"exit": code} if code >= 0 else {"signal": -code}
+                self._memory.remove(number)
+                run.outcome = {"exit": code} if code >= 0 else self._killed(run, -code)
                 run.term_at = run.kill_at = float("inf")
                 run.report_by = time.monotonic() + _REAP_SECONDS
+
+    def _killed(self, run: _Run, number: int) -> Frame:
+        """Return how a run was ended by a signal: by whom, if that is known."""
+        outcome: Frame = {"signal": number}
+        if number != signal.SIGKILL:
+            return outcome
+        if run.shortage is not None:
+            return {**outcome, "memory": run.shortage.why, "may_retry": run.shortage.may_retry}
+        if run.is_killed or not self._oom_kills.is_known:
+            return outcome
+        if self._oom_kills.has_killed():
+            return {**outcome, "memory": _KERNEL, "may_retry": True}
+        return {**outcome, "is_counted": True}
 
     def _report_ended(self) -> None:
         """Tell the end of each dead run once nothing is left of any of them."""
@@ -289,6 +333,9 @@ class _ForkServer:
         for number in ended:
             run = self._runs[number]
             if run.outcome is not None and (is_clean or run.report_by <= now):
+                if run.log is not None:
+                    run.log.look()  # what was written since the last look
+                    run.log.close()
                 _send(run.status, run.outcome)
                 run.status.close()
                 del self._runs[number]

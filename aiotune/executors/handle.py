@@ -72,12 +72,22 @@ class ProcessHandle:
                 kill_group(self.pid, signal.SIGKILL)
                 kill(self.pid, signal.SIGKILL)
 
-    def bury(self) -> None:
-        """Reap the process, which has ended, and let go of it."""
+    def bury(self) -> bool:
+        """Reap the process, which has ended, and let go of it; tell whether it has exited by itself with 0.
+
+        False, too, where that is not known, for somebody else has reaped it.
+        """
         with self._lock:
-            if self._pidfd is not None:
-                with contextlib.suppress(ChildProcessError):  # somebody else has reaped it
-                    os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED | os.WNOHANG)
-                os.close(self._pidfd)
-                self._process.returncode = 0  # else it would look for its end itself
+            ended_well = self._reap()
             self._is_buried = True
+            return ended_well
+
+    def _reap(self) -> bool:
+        if self._pidfd is None:
+            return self._process.poll() == 0
+        end = None
+        with contextlib.suppress(ChildProcessError):  # somebody else has reaped it
+            end = os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED | os.WNOHANG)
+        os.close(self._pidfd)
+        self._process.returncode = 0  # else it would look for its end itself
+        return end is not None and (end.si_code, end.si_status) == (os.CLD_EXITED, 0)

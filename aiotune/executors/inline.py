@@ -9,8 +9,6 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from types import TracebackType
 from typing import cast
 
-import anyio
-
 from aiotune.errors import FatalTypeError
 from aiotune.executors.base import (
     Assignment,
@@ -28,6 +26,7 @@ from aiotune.executors.context import (
     finish,
     perform,
 )
+from aiotune.tasks import whole
 from aiotune.trial import FailureKind
 
 __all__ = ["AsyncProgram", "InlineExecution", "InlineExecutor"]
@@ -81,9 +80,11 @@ class InlineExecutor(Executor):
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        with anyio.CancelScope(shield=True):
-            for execution in list(self._executions):
-                await execution.close()
+        await whole(self._close())
+
+    async def _close(self) -> None:
+        for execution in list(self._executions):
+            await execution.close()
 
 
 class InlineExecution(Execution):
@@ -127,8 +128,7 @@ class InlineExecution(Execution):
                 event = await self._arrived.get()
                 yield event
         finally:
-            with anyio.CancelScope(shield=True):
-                await self.close()
+            await whole(self.close())
 
     def request_stop(self, reason: str) -> None:
         if self._stop_reason is None and not self._task.done():

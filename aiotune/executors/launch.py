@@ -21,11 +21,20 @@ from pathlib import Path
 from typing import Literal, assert_never
 
 from aiotune.errors import ExecutorError
-from aiotune.executors.forkserver import END, REQUEST, RUN
 from aiotune.executors.handle import ProcessHandle
+from aiotune.executors.requests import END, NO_TERMS, RUN, Request, Terms
+from aiotune.executors.strays import FAMILY, end_strays, new_family
 from aiotune.executors.system import interpreter_command, is_hung_up
+from aiotune.private_files import make_directories, open_log
 
-__all__ = ["Server", "ServerLost", "StartMethod", "acquire_server", "release_server"]
+__all__ = [
+    "Server",
+    "ServerLost",
+    "StartMethod",
+    "acquire_server",
+    "count_users",
+    "release_server",
+]
 
 _CONTROL_SECONDS = 5.0  # a server that takes no request for so long is broken
 _EXIT_SECONDS = 5.0  # for a server to end by itself, and again for its guardian to end it
@@ -67,9 +76,14 @@ class Server:
     """
 
     def __init__(
-        self, guardian: subprocess.Popen[bytes], control: socket.socket, log: Path | None
+        self,
+        guardian: subprocess.Popen[bytes],
+        control: socket.socket,
+        log: Path | None,
+        family: str,
     ) -> None:
         self.log = log
+        self._family = family
         self._owner = os.getpid()
         self._guardian = ProcessHandle(guardian)
         self._control = control
@@ -114,15 +128,16 @@ class Server:
         status: socket.socket,
         payload_fd: int,
         held: Sequence[int] = (),
+        terms: Terms = NO_TERMS,
     ) -> int:
         """Ask for a run and return its number. The caller closes its copies of the two sockets.
 
-        held: further descriptors, of which the run keeps copies to its end. The answer comes on `status`, once
-        the server has imported what it imports. Raises ServerLost.
+        held: further descriptors, of which the run keeps copies to its end. terms: what it is held to. The
+        answer comes on `status`, once the server has imported what it imports. Raises ServerLost.
         """
         number = next(self._numbers)
         fds = (status.fileno(), facts.fileno(), payload_fd, *held)
-        self._send(RUN, number, len(fds), fds)
+        self._send(Request(RUN, number, len(fds), terms, fds))
         return number
 
     def end(self, number: int, delay_seconds: float) -> None:
@@ -132,7 +147,7 @@ class Server:
         happens if the run, or the server, is gone.
         """
         with contextlib.suppress(ServerLost):
-            self._send(END, number, min(round(delay_seconds * 1000), 2**32 - 1), ())
+            self._send(Request(END, number, min(round(delay_seconds * 1000), 2**32 - 1)))
 
     def watch(self, *ends: socket.socket) -> None:
         """Have these sockets shut down when the server dies: their readers see an end of file.
@@ -175,13 +190,12 @@ class Server:
         self._mourner.join(_EXIT_SECONDS)
         return not self._mourner.is_alive()
 
-    def _send(self, what: int, number: int, amount: int, fds: Sequence[int]) -> None:
+    def _send(self, request: Request) -> None:
         if not self.is_ours:
             raise ServerLost("the fork server belongs to the process that this one was forked from")
-        request = REQUEST.pack(what, number, amount)
         try:
             with self._sending:
-                socket.send_fds(self._control, [request], list(fds))
+                socket.send_fds(self._control, [request.to_bytes()], list(request.descriptors))
         except OSError as error:
             self.kill()  # known before its end is noticed, lest a retry meets it again
             raise ServerLost(f"the fork server takes no request: {error}") from error
@@ -196,10 +210,11 @@ class Server:
                 self._guardian.send(signal.SIGKILL)
                 self._guardian.wait(_EXIT_SECONDS)
         self._is_alive = False
-        self._guardian.bury()
-        is_hung_up(
-            control, _EXIT_SECONDS
-        )  # if the guardian was killed, the fork server ends its runs
+        ended_well = self._guardian.bury()
+        # If the guardian was killed the fork server ends its runs, unless it was killed, too.
+        is_hung_up(control, _EXIT_SECONDS)
+        if not ended_well:
+            end_strays(self._family)
         with self._watching:
             _shut_down(self._watched)
 
@@ -235,6 +250,10 @@ class _Registry:
             self._servers = {key: each for key, each in self._servers.items() if each is not server}
         server.stop()
 
+    def count_users(self, server: Server) -> int:
+        with self._lock:
+            return self._users.get(server, 0)
+
 
 _REGISTRY = _Registry()
 
@@ -264,6 +283,11 @@ def release_server(server: Server) -> None:
     _REGISTRY.release(server)
 
 
+def count_users(server: Server) -> int:
+    """Return how many `acquire_server` calls have not been answered by a `release_server` yet."""
+    return _REGISTRY.count_users(server)
+
+
 def _resolve(method: StartMethod) -> Literal["fork", "spawn"]:
     match method:
         case "auto":
@@ -284,6 +308,7 @@ def _launch(plan: _Plan, log: Path | None) -> Server:
         "start_method": plan.start_method,
         "preload": plan.preload,
     }
+    family = new_family()
     try:
         with theirs, _open_log(log) as output:
             guardian = subprocess.Popen(
@@ -291,7 +316,7 @@ def _launch(plan: _Plan, log: Path | None) -> Server:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                env=plan.environment,
+                env={**plan.environment, FAMILY: family},
                 pass_fds=(theirs.fileno(),),
                 start_new_session=True,
             )
@@ -300,7 +325,7 @@ def _launch(plan: _Plan, log: Path | None) -> Server:
         raise ExecutorError(
             f"the process that starts the runs cannot be launched: {error}"
         ) from error
-    return Server(guardian, control, log)
+    return Server(guardian, control, log, family)
 
 
 @contextlib.contextmanager
@@ -308,8 +333,8 @@ def _open_log(log: Path | None) -> Iterator[int]:
     if log is None:
         yield subprocess.DEVNULL
         return
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("ab") as file:
+    make_directories(log.parent)
+    with os.fdopen(open_log(log), "ab") as file:
         yield file.fileno()
 
 

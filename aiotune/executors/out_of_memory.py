@@ -6,7 +6,7 @@ import errno
 import re
 from collections.abc import Iterator
 
-__all__ = ["is_out_of_memory"]
+__all__ = ["aborted_for_memory", "is_out_of_memory"]
 
 # Python's and NumPy's; TensorFlow's; PyTorch's.
 _NAMES = frozenset(
@@ -28,11 +28,20 @@ _TEXTS = re.compile(
         )
     )
 )
+_SEARCHED = 10_000  # characters of the beginning of an error's text, and of its end
+
+# What a native library prints before it aborts.
+_LAST_WORDS = re.compile(r"std::bad_alloc|terminate called.*bad_alloc|[Oo]ut of memory")
 
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Tell whether an error, or one that it was raised from (`raise ... from`), says that memory ran out."""
     return any(map(_says_so, _causes(error)))
+
+
+def aborted_for_memory(log: str) -> bool:
+    """Tell whether the end of the log of a process that aborted says that memory ran out."""
+    return _LAST_WORDS.search(log) is not None or _TEXTS.search(log) is not None
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
@@ -48,4 +57,9 @@ def _says_so(error: BaseException) -> bool:
     if isinstance(error, OSError):
         return error.errno == errno.ENOMEM
     names = {kind.__name__ for kind in type(error).__mro__}
-    return not names.isdisjoint(_NAMES) or _TEXTS.search(str(error)) is not None
+    return not names.isdisjoint(_NAMES) or _TEXTS.search(_ends_of(str(error))) is not None
+
+
+def _ends_of(text: str) -> str:
+    """Return the text, or its beginning and end: a search in megabytes would take seconds."""
+    return text if len(text) <= 2 * _SEARCHED else f"{text[:_SEARCHED]}\n{text[-_SEARCHED:]}"

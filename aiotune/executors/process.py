@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -22,6 +23,7 @@ from aiotune.executors.launch import (
 from aiotune.executors.payload import Payload
 from aiotune.executors.wire import assignment_to_frame, encode_frame
 from aiotune.executors.world import World
+from aiotune.tasks import in_thread, made_in_thread, whole
 
 __all__ = ["ProcessExecutor"]
 
@@ -66,12 +68,14 @@ class ProcessExecutor(Executor):
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        with anyio.CancelScope(shield=True):
-            for execution in list(self._executions):
-                execution.kill()
-            for execution in list(self._executions):
-                await execution.close()
-            await self._release_server()
+        await whole(self._close())
+
+    async def _close(self) -> None:
+        for execution in list(self._executions):
+            execution.kill()
+        for execution in list(self._executions):
+            await execution.close()
+        await self._release_server()
 
     async def start(self, assignment: Assignment, *, held: Sequence[int] = ()) -> ProcessExecution:
         """Start a run; returns once its process is forked, which waits for the server's imports.
@@ -85,10 +89,9 @@ class ProcessExecutor(Executor):
             execution = self._execution(await self._live_server(), assignment)
             self._executions.add(execution)
             try:
-                await execution.begin(order, self._payload.fd, held)
+                await execution.begin(order, self._payload.fd, held, assignment.memory_bytes)
             except BaseException as error:
-                with anyio.CancelScope(shield=True):
-                    await execution.close()
+                await whole(execution.close())
                 if not isinstance(error, ServerLost):
                     raise
             else:
@@ -108,12 +111,8 @@ class ProcessExecutor(Executor):
         async with self._renewing:
             server = self._server
             if server is None or not server.is_alive:
-                # Shielded: a server that nobody keeps would never be released.
-                with anyio.CancelScope(shield=True):
-                    await self._release_server()
-                    server = await anyio.to_thread.run_sync(self._acquire_server)
-                    self._server = server
-            assert server is not None  # a shielded scope swallows no error
+                await self._release_server()
+                server = self._server = await made_in_thread(self._acquire_server)
             return server
 
     def _acquire_server(self) -> Server:
@@ -127,4 +126,4 @@ class ProcessExecutor(Executor):
     async def _release_server(self) -> None:
         server, self._server = self._server, None
         if server is not None:
-            await anyio.to_thread.run_sync(release_server, server)
+            await in_thread(partial(release_server, server))

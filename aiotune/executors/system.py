@@ -9,6 +9,7 @@ import contextlib
 import ctypes
 import json
 import os
+import resource
 import select
 import signal
 import sys
@@ -30,7 +31,10 @@ __all__ = [
     "is_hung_up",
     "kill",
     "kill_group",
+    "kill_with_group",
+    "leave_no_core",
     "open_process",
+    "raise_oom_score",
     "reap_children",
     "reset_signals",
 ]
@@ -98,6 +102,17 @@ def kill_group(pid: int, number: signal.Signals) -> None:
     """Send a signal to a process group that may be gone."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(pid, number)
+
+
+def kill_with_group(pid: int, number: signal.Signals) -> None:
+    """Send a signal to a child that is not buried yet, and to the process group that has its number.
+
+    The child may have left that group.
+    """
+    kill_group(pid, number)
+    with contextlib.suppress(ProcessLookupError):
+        if os.getpgid(pid) != pid:
+            kill(pid, number)
 
 
 # --- the family ---
@@ -189,6 +204,31 @@ def _parents() -> Iterator[tuple[int, int]]:
             with contextlib.suppress(OSError), open(f"/proc/{name}/stat") as file:
                 # Behind the name, which may hold spaces: the state, then the parent.
                 yield int(name), int(file.read().rpartition(")")[2].split()[1])
+
+
+# --- limits ---
+
+
+def raise_oom_score(score: int) -> None:
+    """Have the kernel prefer this process, and what it starts, when it must kill one for memory. Linux only.
+
+    A score that is higher already stays.
+    """
+    with contextlib.suppress(OSError, ValueError), open("/proc/self/oom_score_adj", "r+") as file:
+        if int(file.read()) < score:
+            file.seek(0)
+            file.write(str(score))
+
+
+def leave_no_core() -> None:
+    """Have this process, and what it starts, leave no core dump, unless user code asks for one.
+
+    Writing gigabytes to disk would put off the end of a crashed run, and what follows. A limit of 1 byte, and
+    not of 0, for that also keeps the dump from a program that collects them, to which 0 is no limit.
+    """
+    _, hard = resource.getrlimit(resource.RLIMIT_CORE)
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_CORE, (0 if hard == 0 else 1, hard))
 
 
 # --- descriptors ---

@@ -16,6 +16,7 @@ from aiotune.executors.base import Assignment
 from aiotune.executors.gpu_memory import MemoryLimit, memory_limit
 from aiotune.executors.keras_settings import KerasSettings, backend_by
 from aiotune.executors.main_module import MainModule
+from aiotune.executors.strays import FAMILY
 from aiotune.executors.wire import Frame
 
 __all__ = [
@@ -112,8 +113,11 @@ class World:
         sys.path[:] = self.sys_path
         sys.argv[:] = self.arguments
         self.main.enter()
+        family = os.environ.get(FAMILY)
         os.environ.clear()
         os.environ.update(self.environment)
+        if family is not None:
+            os.environ[FAMILY] = family
         self._set_variables(assignment)
         time.tzset()  # TZ may differ from what this process was started with
         pin_to_cores(assignment.cores)

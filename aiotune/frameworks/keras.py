@@ -47,6 +47,7 @@ from aiotune.frameworks.keras_tensorboard import hparams_session
 from aiotune.frameworks.shares import with_share
 from aiotune.hypermodel import HyperModel, defines_fit
 from aiotune.hyperparameters import HyperParameters
+from aiotune.private_files import make_directory
 
 __all__ = [
     "ModelOptions",
@@ -117,7 +118,7 @@ def _fitted(
     if not defines_fit(hypermodel):
         args, kwargs = _with_names(model, args, kwargs)
     args, kwargs = with_share(run, hypermodel.fit, args, kwargs)
-    course = Course(run, plan.start, options.checkpoint_every)
+    course = Course(run, plan.start, options.checkpoint_every, is_durable=options.is_durable)
     course.restore(model)
     run.begin_at(plan.start.epoch)
     kwargs |= course.arguments()
@@ -147,7 +148,9 @@ def _recorder(
 ) -> EpochRecorder:
     """Return what takes the epochs, which knows those that were trained before."""
     options, best = plan.options, plan.start.best
-    checkpoint = BestCheckpoint(run.checkpoint_dir, options.objective, best)
+    checkpoint = BestCheckpoint(
+        run.checkpoint_dir, options.objective, best, is_durable=options.is_durable
+    )
     recorder = EpochRecorder(run, options.objective, checkpoint, is_objective_due, options.bounds)
     recorder.last_step = run.next_step - 1 if run.next_step else None
     if best is not None:
@@ -170,7 +173,7 @@ def load_model(
 
 def save_model(model: Any, checkpoint_dir: Path, epoch: int) -> None:
     """Keep the model as the best one of its run. Its score is not known here."""
-    checkpoint_dir.mkdir(parents=True, exist_ok=True)
+    make_directory(checkpoint_dir)
     save_best(model, checkpoint_dir, Best(epoch, None))
 
 

@@ -56,6 +56,7 @@ class ModelOptions:
     distribution: Callable[[], Any] | None = None
     bounds: tuple[Bound, ...] = ()  # on metrics
     checkpoint_every: float = 10.0  # seconds, at least
+    is_durable: bool = False  # checkpoints survive a loss of power
 
     @property
     def overrides(self) -> dict[str, Any]:

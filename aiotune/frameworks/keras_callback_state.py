@@ -74,9 +74,12 @@ def remember(
     for callback, memory in zip(callbacks, memories, strict=False):
         if memory["class"] != _name(callback):
             continue
-        configured = _arguments(type(callback)) if is_foreign else frozenset()
+        # Of the names in a file only those count that would be written.
+        excluded = _never_kept(type(callback))
+        if is_foreign:
+            excluded |= _arguments(type(callback))
         for name, value in memory["values"].items():
-            if name not in configured:
+            if name not in excluded and not name.startswith("__"):
                 setattr(callback, name, decoded(value, arrays))
 
 
@@ -102,7 +105,7 @@ def _digest(array: Array) -> bytes:
 
 def _attributes(callback: Any) -> dict[str, tuple[Any, list[Array]]]:
     kind = type(callback)
-    excluded = _OF_THE_TRAINING | _configured_by_keras(kind) | _private_to_keras(kind)
+    excluded = _never_kept(kind)
     held: dict[str, tuple[Any, list[Array]]] = {}
     for name, value in vars(callback).items():
         if name in excluded:
@@ -113,6 +116,10 @@ def _attributes(callback: Any) -> dict[str, tuple[Any, list[Array]]]:
         except (NotKept, RecursionError):  # a list that contains itself
             continue
     return held
+
+
+def _never_kept(kind: type) -> frozenset[str]:
+    return _OF_THE_TRAINING | _configured_by_keras(kind) | _private_to_keras(kind)
 
 
 def _private_to_keras(kind: type) -> frozenset[str]:

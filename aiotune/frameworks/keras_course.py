@@ -52,9 +52,16 @@ class CannotGoOn(BaseException):
 
 
 class Course:
-    """One training from its start on. `checkpoint_every`: seconds between two states at least; 0: an epoch."""
+    """One training from its start on.
 
-    def __init__(self, run: RunContext, start: Start, checkpoint_every: float) -> None:
+    checkpoint_every: seconds between two states at least; 0: an epoch. is_durable: states survive a loss of
+    power.
+    """
+
+    def __init__(
+        self, run: RunContext, start: Start, checkpoint_every: float, *, is_durable: bool = False
+    ) -> None:
+        self._is_durable = is_durable
         self._run = run
         self._start = start
         self._checkpoint_every = checkpoint_every
@@ -244,7 +251,11 @@ class Course:
             "why_inexact": self._order.why_inexact or why_inexact(model),
         }
         path = self._run.checkpoint_dir / LAST_STATE
-        write_file(path, lambda draft: write_model(draft, model, record, arrays))
+        write_file(
+            path,
+            lambda draft: write_model(draft, model, record, arrays),
+            is_durable=self._is_durable,
+        )
 
     def _completed(self, result: Any) -> Any:
         """Return a History with the earlier epochs of the budget; with all, if it trains no more."""

@@ -40,9 +40,12 @@ class LastState:
         file = ArrayFile.open(directory / LAST_STATE)
         if file is None:
             return None
-        record = file.record["record"]
-        is_foreign = record["trial"] != trial_id
-        return cls(file, record["epoch"], record["is_over"] and not is_foreign, is_foreign)
+        match file.record.get("record"):
+            case {"trial": str(trial), "epoch": int(epoch), "is_over": bool(is_over)}:
+                is_foreign = trial != trial_id
+                return cls(file, epoch, is_over and not is_foreign, is_foreign)
+            case _:
+                return None
 
     @property
     def record(self) -> dict[str, Any]:

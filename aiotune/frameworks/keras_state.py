@@ -83,7 +83,7 @@ def why_inexact(model: Any) -> str | None:
 def build_from(model: Any, config: Any) -> None:
     """Create the variables that values are loaded into, the optimizer's included. config: the input shapes."""
     if not model.built and config is not None:
-        model.build_from_config(require_keras().saving.deserialize_keras_object(config))
+        model.build_from_config(_shapes(config))
         model.built = True  # Keras marks it so when it does the same; loading checks each layer
     optimizer = getattr(model, "optimizer", None)
     if optimizer is not None and not optimizer.built:
@@ -97,10 +97,28 @@ def build_config(model: Any) -> Any:
     """
     try:
         config = require_keras().saving.serialize_keras_object(model.get_build_config())
-        json.dumps(config)
+        _shapes(json.loads(json.dumps(config)))
     except (TypeError, ValueError):
         return None
     return config
+
+
+def _shapes(config: Any) -> Any:
+    """Return shapes from what a file says of them. ValueError for anything else.
+
+    Keras itself would import what a file names, and make objects of it: here are numbers, names and tuples.
+    """
+    match config:
+        case None | bool() | int() | float() | str():
+            return config
+        case list() | tuple():
+            return [_shapes(each) for each in config]
+        case {"class_name": "__tuple__", "items": list(items)}:
+            return tuple(_shapes(each) for each in items)
+        case dict() if "class_name" not in config:
+            return {name: _shapes(each) for name, each in config.items()}
+        case _:
+            raise ValueError(f"{config!r:.100} is no shape of an input")
 
 
 def _variables(model: Any) -> list[Any]:

@@ -129,7 +129,7 @@ class Fidelities:
     def _catch_up(self, history: History) -> None:
         moves = history.moves(after=self._moves_read)
         self._moves_read += len(moves)
-        for trial, state in moves:
+        for trial, state, _ in moves:
             match state:
                 case TrialState.QUEUED | TrialState.RUNNING | TrialState.DUPLICATE:
                     pass

@@ -12,6 +12,8 @@ from typing import Literal, assert_never
 from aiotune.clock import Clock
 from aiotune.conclusion import LOG_MARK
 from aiotune.events import (
+    CheckpointsDropped,
+    CheckpointsKept,
     DeviceChanged,
     EndReason,
     Event,
@@ -30,6 +32,7 @@ from aiotune.events import (
 )
 from aiotune.history import History
 from aiotune.objective import Objective
+from aiotune.printable import one_line
 from aiotune.ranking import best_trials
 from aiotune.settlement import is_excused
 from aiotune.trial import RunState, Trial, TrialState
@@ -129,7 +132,7 @@ class Board:
                 return list(self._end(event, history))
             case DeviceChanged():
                 return [_device_line(event)]
-            case TrialCreated() | StopRequested():
+            case TrialCreated() | StopRequested() | CheckpointsKept() | CheckpointsDropped():
                 pass
             case _:
                 assert_never(event)
@@ -324,7 +327,7 @@ def values_text(values: Mapping[str, object], longest: int) -> str:
     for name, value in values.items():
         if name.startswith(_ORACLE_PREFIX):
             continue
-        part = f"{name}={_value_text(value)}"
+        part = one_line(f"{name}={_value_text(value)}")
         length += len(part) + 1
         if parts and length > longest:
             parts.append("…")
@@ -354,7 +357,7 @@ def _device_line(event: DeviceChanged) -> str:
 
 def _seconds_text(trial: Trial) -> str:
     """Return how long the trial's runs took together."""
-    seconds = [run.ended_at - run.started_at for run in trial.runs if run.ended_at is not None]
+    seconds = [run.seconds for run in trial.runs if run.seconds is not None]
     return f"{sum(seconds):.1f} s" if seconds else ""
 
 

@@ -18,6 +18,7 @@ from aiotune.events import Event
 from aiotune.history import History
 from aiotune.objective import Objective
 from aiotune.observers.board import Board, Row, Unit, View, number_text, time_text
+from aiotune.printable import one_line, printable
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -169,7 +170,7 @@ class Progress:
     def _take_lines(self) -> list[str]:
         with self._lock:
             lines, self._lines = self._lines, []
-        return lines
+        return [printable(line) for line in lines]
 
 
 def _encodable(text: str, stream: TextIO) -> str:
@@ -191,13 +192,15 @@ def _picture(view: View) -> RenderableType:
     from rich.console import Group
     from rich.text import Text
 
-    parts: list[RenderableType] = [Text(_header(view), style="bold", no_wrap=True)]
+    parts: list[RenderableType] = [Text(one_line(_header(view)), style="bold", no_wrap=True)]
     if view.starting is not None:
         parts.append(Text(f"starting: {view.starting} ..."))
     if view.rows:
         parts.append(_table(view.rows, view.objective.name))
     if view.best is not None:
-        parts.append(Text(f"best: {view.best}", style="green", no_wrap=True, overflow="ellipsis"))
+        parts.append(
+            Text(one_line(f"best: {view.best}"), style="green", no_wrap=True, overflow="ellipsis")
+        )
     return Group(*parts)
 
 
@@ -222,5 +225,6 @@ def _table(rows: Iterable[Row], objective: str) -> Table:
         table.add_column(name, no_wrap=True, overflow="ellipsis", header_style="dim")
     for row in rows:
         score = "" if row.score is None else number_text(row.score)
-        table.add_row(*map(Text, (row.name, row.step, score, row.device, row.values)))
+        cells = (row.name, row.step, score, row.device, row.values)
+        table.add_row(*(Text(one_line(cell)) for cell in cells))
     return table

@@ -56,7 +56,9 @@ class Tried:
         self._meetings_read += len(met)
         ended = history.ended_trials(after=self._ends_read)
         self._ends_read += len(ended)
-        for trial in (*map(history.trial, postponed), *met, *ended):
+        # Each once, though most of them have met their names and ended since.
+        news = {each.trial_id: each for each in (*map(history.trial, postponed), *met, *ended)}
+        for trial in news.values():
             if trial.trial_id == but:
                 self._postponed.append(but)
             elif trial.state is not TrialState.DUPLICATE:
@@ -137,7 +139,11 @@ class _Node:
     def step(self, declared: HyperParameter, value: Scalar) -> _Node:
         """Return the node behind a declaration and its value, made if need be."""
         _, values = self._ways.setdefault(declared.identity, (declared, {}))
-        return values.setdefault(exact(value), _Node())
+        key = exact(value)
+        node = values.get(key)
+        if node is None:
+            node = values[key] = _Node()
+        return node
 
     def walk(self, choose: Fill) -> Iterator[str]:
         """Yield the trials whose paths a program meets that gets `choose(declaration)` for each name."""

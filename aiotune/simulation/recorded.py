@@ -157,4 +157,4 @@ def _chain(trial: Trial, run: Run) -> Iterator[Run]:
 
 
 def _seconds(run: Run) -> float:
-    return 0.0 if run.ended_at is None else run.ended_at - run.started_at
+    return run.seconds or 0.0

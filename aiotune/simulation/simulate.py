@@ -7,6 +7,7 @@ to write facts, and to stop a run.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -85,7 +86,8 @@ def simulate(
             folds=subject.folds,
             bounds=oracle.bounds,
         ),
-        limits=limits or subject.limits,
+        # Curves have epochs, no batches: what goes on looks as silent as what hangs.
+        limits=replace(limits or subject.limits, stall_timeout=None),
         resources=subject.resources,
         pruner=pruner or subject.pruner,
         has_discovery=True,

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from aiotune.errors import StoreUnreadable, StoreUnwritable
 from aiotune.layout import Layout, Retrained, unfinished
+from aiotune.private_files import open_to_read
 from aiotune.store.lock import hold_lock
 from aiotune.store.schema import APPLICATION_ID
 
@@ -62,7 +63,7 @@ def _check_database(path: Path) -> None:
     try:
         # No connection of this process has it open, for the lock is held: SQLite's own locks are
         # safe.
-        with path.open("rb") as file:
+        with open_to_read(path) as file:
             header = file.read(100)
     except FileNotFoundError:
         return
@@ -76,9 +77,10 @@ def _check_database(path: Path) -> None:
 
 
 def _remove_trial(trial: Path) -> None:
-    for log in trial.glob("run-*.log"):
-        if re.fullmatch(r"run-\d+\.log", log.name) and not log.is_symlink() and log.is_file():
-            log.unlink()
+    for path in trial.glob("run-*"):
+        is_ours = re.fullmatch(r"run-\d+\.(log|reports)", path.name)
+        if is_ours and not path.is_symlink() and path.is_file():
+            path.unlink()
     for repeat in _directories(trial, "repeat-*"):
         if re.fullmatch(r"repeat-\d+", repeat.name):
             shutil.rmtree(repeat)

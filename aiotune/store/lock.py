@@ -12,6 +12,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import json
+import logging
 import os
 import socket
 from collections.abc import Iterator
@@ -21,10 +22,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from aiotune.clock import Clock, SystemClock
+from aiotune.decoding import a_count, a_moment, a_text, parse_json, record_of
 from aiotune.errors import StoreError, StoreLocked, StoreUnwritable
+from aiotune.private_files import open_file, strangers
 from aiotune.store.database import make_directory
 
 __all__ = ["Owner", "hold_lock"]
+
+_LOG = logging.getLogger(__name__)
 
 _held: dict[Path, Owner] = {}  # of this process, by resolved path
 os.register_at_fork(after_in_child=_held.clear)  # a fork inherits no lock
@@ -37,6 +42,9 @@ class Owner:
     pid: int
     host: str
     since: float  # seconds since 1970
+
+
+_CHECKS = {"pid": a_count, "host": a_text, "since": a_moment}
 
 
 @contextmanager
@@ -75,9 +83,10 @@ def _unregister(key: Path, owner: Owner) -> None:
 def _acquire(path: Path) -> int:
     """Return a descriptor of the file that holds the lock."""
     make_directory(path.parent)
+    _warn_of_strangers(path.parent)
     try:
         while True:
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+            descriptor = open_file(path, os.O_RDWR | os.O_CREAT)
             try:
                 _lock(descriptor, path)
                 if _is_current(descriptor, path):
@@ -91,6 +100,16 @@ def _acquire(path: Path) -> int:
             f"{path} cannot be locked ({error.strerror}): check its rights and that its file "
             f"system knows locks, or choose another directory"
         ) from error
+
+
+def _warn_of_strangers(directory: Path) -> None:
+    who = strangers(directory)
+    if who is not None:
+        _LOG.warning(
+            "others may change the files of this search in %s: %s. Choose a directory of your own",
+            directory,
+            who,
+        )
 
 
 def _lock(descriptor: int, path: Path) -> None:
@@ -112,7 +131,8 @@ def _is_current(descriptor: int, path: Path) -> bool:
 def _read_owner(descriptor: int) -> Owner | None:
     """Return who wrote the file; None if it is half written right now."""
     try:
-        return Owner(**json.loads(os.pread(descriptor, 4096, 0)))
+        content = parse_json(os.pread(descriptor, 4096, 0).decode())
+        return record_of(Owner, _CHECKS, content)
     except (OSError, TypeError, ValueError):
         return None
 

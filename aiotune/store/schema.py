@@ -13,6 +13,8 @@ from dataclasses import astuple
 from typing import Any, NamedTuple, assert_never
 
 from aiotune.events import (
+    CheckpointsDropped,
+    CheckpointsKept,
     DeviceChanged,
     Event,
     Reported,
@@ -101,6 +103,18 @@ MIGRATIONS: Sequence[Sequence[str]] = (
         "ALTER TABLE runs ADD COLUMN energy_joules REAL",
         "ALTER TABLE runs ADD COLUMN is_estimated INTEGER",
     ),
+    (
+        """
+        CREATE TABLE checkpoints (
+            trial_id TEXT NOT NULL,
+            repeat INTEGER NOT NULL,
+            part TEXT NOT NULL,           -- best, last, before-<epoch>, own
+            bytes INTEGER NOT NULL,       -- as last measured
+            reference_count INTEGER NOT NULL,
+            PRIMARY KEY (trial_id, repeat, part)
+        ) WITHOUT ROWID
+        """,
+    ),
 )
 
 
@@ -125,12 +139,21 @@ _ADD_RUN = """
 _ADD_METRIC = "INSERT OR REPLACE INTO metrics VALUES (?, ?, ?, ?, ?)"
 _SET_VALUES = "UPDATE trials SET vals = ? WHERE trial_id = ?"
 _SET_STATE = "UPDATE trials SET state = ? WHERE trial_id = ?"
+# As `Trial.status` has it. What follows from the end of the run is written after it.
+_AWAIT_RUN = """
+    UPDATE trials SET state = 'QUEUED'
+    WHERE trial_id = ? AND state = 'RUNNING'
+        AND NOT EXISTS (SELECT 1 FROM runs WHERE trial_id = ? AND state = 'RUNNING')
+"""
 _SET_SCORE = "UPDATE trials SET state = ?, score = ?, best_step = ? WHERE trial_id = ?"
 _END_TRIAL = """
     UPDATE trials
     SET state = ?, score = ?, best_step = ?, failure = ?, message = ?, ended_at = ?
     WHERE trial_id = ?
 """
+_FORGET_CHECKPOINTS = "DELETE FROM checkpoints WHERE trial_id = ?"
+_ADD_CHECKPOINT = "INSERT OR REPLACE INTO checkpoints VALUES (?, ?, ?, ?, ?)"
+_DROP_CHECKPOINT = "DELETE FROM checkpoints WHERE trial_id = ? AND repeat = ? AND part = ?"
 _END_RUN = """
     UPDATE runs
     SET state = ?, failure = ?, message = ?, ended_at = ?,
@@ -157,19 +180,18 @@ def derived(fact: Event) -> Iterable[Statement]:
         case Reported():
             return (_add_metrics(fact),)
         case RunEnded():
-            return (_end_run(fact),)
+            return (_end_run(fact), _one(_AWAIT_RUN, fact.trial_id, fact.trial_id))
         case TrialPaused():
             return (_one(_SET_SCORE, TrialState.PAUSED, fact.score, fact.best_step, fact.trial_id),)
+        case TrialPromoted():
+            return (_one(_SET_STATE, TrialState.QUEUED, fact.trial_id),)
         case TrialEnded():
             return (_end_trial(fact),)
-        case (
-            SearchOpened()
-            | SearchEnded()
-            | SpaceGrew()
-            | StopRequested()
-            | TrialPromoted()
-            | DeviceChanged()
-        ):
+        case CheckpointsKept():
+            return (_one(_FORGET_CHECKPOINTS, fact.trial_id), _add_checkpoints(fact))
+        case CheckpointsDropped():
+            return (_drop_checkpoints(fact),)
+        case SearchOpened() | SearchEnded() | SpaceGrew() | StopRequested() | DeviceChanged():
             return ()
         case _:
             assert_never(fact)
@@ -231,6 +253,19 @@ def _end_trial(fact: TrialEnded) -> Statement:
         fact.at,
         fact.trial_id,
     )
+
+
+def _add_checkpoints(fact: CheckpointsKept) -> Statement:
+    rows = [
+        (fact.trial_id, each.repeat, each.part, each.bytes, each.references)
+        for each in fact.checkpoints
+    ]
+    return Statement(_ADD_CHECKPOINT, rows)
+
+
+def _drop_checkpoints(fact: CheckpointsDropped) -> Statement:
+    rows = [(fact.trial_id, each.repeat, each.part) for each in fact.checkpoints]
+    return Statement(_DROP_CHECKPOINT, rows)
 
 
 def _one(sql: str, *parameters: object) -> Statement:

@@ -9,23 +9,33 @@ import sqlite3
 import threading
 import weakref
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import aiosqlite
 import anyio
+import anyio.to_thread
 
+from aiotune.clock import Clock, SystemClock
 from aiotune.errors import FatalValueError, StoreError, StoreUnwritable
 from aiotune.events import Event
 from aiotune.store.base import Store
-from aiotune.store.database import Durability, connect_writer, translated
+from aiotune.store.database import (
+    Durability,
+    MountTable,
+    connect_writer,
+    is_locked,
+    translated,
+)
 from aiotune.store.encoding import encode
+from aiotune.store.filesystem import read_mount_table
+from aiotune.store.patience import ATTEMPT_SECONDS, Patience
 from aiotune.store.reader import read_facts
 from aiotune.store.schema import Statement, derived, logged
+from aiotune.tasks import begin_whole, undisturbed, whole
 
 __all__ = ["SqliteStore", "open_store"]
 
@@ -36,53 +46,45 @@ _log = logging.getLogger(__name__)
 
 @asynccontextmanager
 async def open_store(
-    path: Path, *, durability: Durability = "process"
+    path: Path,
+    *,
+    durability: Durability = "process",
+    clock: Clock | None = None,
+    mount_table: MountTable = read_mount_table,
 ) -> AsyncIterator[SqliteStore]:
     """Open the project's database, creating it where it is missing; leaving closes it.
 
     durability: "process" survives the death of the process at any instant; "full" the loss of
-    power, too, at the price of waiting for the disk at each commit.
+    power, too, at the price of waiting for the disk at each commit. clock: by which the store loses
+    patience with a program that keeps the database locked. mount_table: see `filesystem`.
 
     Leaving writes what was handed over, even when cancelled. StoreUnwritable, StoreUnreadable.
     """
     if durability not in ("process", "full"):
         raise FatalValueError(f'durability={durability!r}: "process" or "full" is needed')
-    # A task, for what is half open cannot be closed: cancelling the caller does not reach it.
-    opening = asyncio.create_task(_open_store(path, durability))
+    # What is half open cannot be closed.
+    opening = begin_whole(_open_store(path, durability, clock, mount_table))
     try:
         yield await asyncio.shield(opening)
     finally:
-        await _uninterrupted(_close(opening))
+        await whole(_close(opening))
 
 
-async def _open_store(path: Path, durability: Durability) -> SqliteStore:
+async def _open_store(
+    path: Path, durability: Durability, clock: Clock | None, mount_table: MountTable
+) -> SqliteStore:
     outbox: list[Statement] = []
-    connection = await _connect(partial(_connector, path, durability, outbox))
+    connection = await _connect(partial(_connector, path, durability, outbox, mount_table))
     last = await _last_number(connection, path)
-    return SqliteStore(path, connection, outbox, last=last)
+    patience = Patience(path, clock or SystemClock())
+    read = partial(read_facts, path, mount_table=mount_table)
+    return SqliteStore(path, connection, outbox, last=last, patience=patience, read=read)
 
 
 async def _close(opening: asyncio.Task[SqliteStore]) -> None:
     await asyncio.wait({opening})
-    if not opening.cancelled() and opening.exception() is None:
+    if opening.exception() is None:
         await opening.result().close()
-
-
-async def _uninterrupted(work: Coroutine[Any, Any, None]) -> None:
-    """Do the work to its end, and only then pass on whatever cancelled the caller meanwhile."""
-    task = asyncio.create_task(work)
-    cancelled: asyncio.CancelledError | None = None
-    with anyio.CancelScope(shield=True):
-        while not task.done():
-            try:
-                await asyncio.wait({task})
-            except asyncio.CancelledError as error:  # not of a scope, but by `Task.cancel`
-                cancelled = error
-    try:
-        task.result()
-    finally:
-        if cancelled is not None:
-            raise cancelled
 
 
 class BatchConnection(sqlite3.Connection):
@@ -142,20 +144,41 @@ class SqliteStore(Store):
     """
 
     def __init__(
-        self, path: Path, connection: aiosqlite.Connection, outbox: list[Statement], *, last: int
+        self,
+        path: Path,
+        connection: aiosqlite.Connection,
+        outbox: list[Statement],
+        *,
+        last: int,
+        patience: Patience,
+        read: Callable[..., list[Event]],
     ) -> None:
         self.path = path
         self._connection = connection
         self._outbox = outbox
         self._last = last
+        self._patience = patience
+        self._read = read
         self._queue: deque[_Handover] = deque()
         self._wake = asyncio.Event()
         self._is_closing = False
-        self._writer = asyncio.create_task(self._write(), name=f"aiotune store {path}")
+        # Only `close` ends it: facts are written also while a loop shuts down.
+        self._writer = begin_whole(self._write())
 
     async def load(self) -> list[Event]:
-        # By a reader of its own: it holds up no writing, and giving up on it harms nothing.
-        return await anyio.to_thread.run_sync(read_facts, self.path, abandon_on_cancel=True)
+        # By a reader of its own, which holds up no writing. It must end with the caller: as long as it
+        # has the file open, closing the store cannot tidy up.
+        is_given_up = threading.Event()
+        reading = begin_whole(
+            anyio.to_thread.run_sync(partial(self._read, may_stop=is_given_up.is_set))
+        )
+        try:
+            return await asyncio.shield(reading)
+        except asyncio.CancelledError:
+            is_given_up.set()
+            with suppress(StoreError):
+                await undisturbed(reading)
+            raise
 
     async def append(self, *facts: Event) -> int:
         encoded = [encode(fact) for fact in facts]
@@ -182,14 +205,13 @@ class SqliteStore(Store):
             except sqlite3.Error as error:
                 raise translated(error, self.path) from error
         if scope.cancelled_caught:
-            self._writer.cancel()
+            self._writer.cancel("the disk does not answer")
             self._connection.stop()
             raise StoreUnwritable(
                 f"{self.path}: the disk did not answer for {DRAIN_SECONDS:.0f} s; what was handed "
                 f"over last may be lost"
             )
-        if not self._writer.cancelled():  # a loop that shuts down cancels it before this task
-            self._writer.result()
+        self._writer.result()
 
     async def _write(self) -> None:
         """Write what is handed over until `close`."""
@@ -206,14 +228,15 @@ class SqliteStore(Store):
             self._refuse_queued()
 
     async def _write_batch(self, batch: Sequence[_Handover]) -> None:
-        """Write a batch in one transaction.
+        """Write a batch in one transaction, trying again for a while if the file is locked.
 
         If SQLite itself refuses (no space, no rights), the same holds for each of its facts, and
         all fail. Any other error lies in some fact: each caller's facts are then written alone, so
         that none fails for its neighbour.
         """
         try:
-            await self._commit(batch)
+            while not await self._commit(batch):
+                await self._patience.wait()
         except (sqlite3.OperationalError, asyncio.CancelledError) as error:
             for each in batch:
                 each.refuse(self._refusal(error))
@@ -226,17 +249,25 @@ class SqliteStore(Store):
             for each in batch:
                 await self._write_batch([each])
 
-    async def _commit(self, batch: Sequence[_Handover]) -> None:
+    async def _commit(self, batch: Sequence[_Handover]) -> bool:
+        """Write a batch; False if another program is in the way, and patience with it is left."""
         last, numbers = self._last, []
         self._outbox.clear()
         for each in batch:
             self._outbox.extend(each.statements(last))
             last += len(each.facts)
             numbers.append(last)
-        await self._connection.commit()
+        try:
+            await self._connection.commit()
+        except sqlite3.OperationalError as error:
+            if is_locked(error) and self._patience.is_left():
+                return False
+            raise
+        self._patience.renew()
         self._last = last
         for each, number in zip(batch, numbers, strict=True):
             each.resolve(number)
+        return True
 
     def _refusal(self, error: BaseException) -> StoreError:
         """Return a new error for one caller: a shared one would collect all their tracebacks."""
@@ -257,6 +288,24 @@ class SqliteStore(Store):
             )
 
 
+class _Connection(aiosqlite.Connection):
+    """A connection whose thread is gone when it is closed."""
+
+    def __init__(self, connector: Callable[[], sqlite3.Connection]) -> None:
+        self._threads: list[threading.Thread] = []  # one, once it has begun
+
+        def connect() -> sqlite3.Connection:
+            self._threads.append(threading.current_thread())
+            return connector()
+
+        super().__init__(connect, 64)
+
+    async def close(self) -> None:
+        await super().close()
+        for thread in self._threads:
+            thread.join()  # for a moment: it has told its end, and has nothing left to do
+
+
 async def _connect(connector: Callable[[], sqlite3.Connection]) -> aiosqlite.Connection:
     """Return a connection whose thread ends with the calling thread, if not before.
 
@@ -272,7 +321,7 @@ async def _connect(connector: Callable[[], sqlite3.Connection]) -> aiosqlite.Con
             failures.append(error)
             return sqlite3.connect(":memory:")
 
-    connection = aiosqlite.Connection(connect, 64)
+    connection = _Connection(connect)
     await connection
     if failures:
         await connection.close()
@@ -281,8 +330,14 @@ async def _connect(connector: Callable[[], sqlite3.Connection]) -> aiosqlite.Con
     return connection
 
 
-def _connector(path: Path, durability: Durability, outbox: list[Statement]) -> BatchConnection:
-    connection = connect_writer(path, durability=durability, factory=BatchConnection)
+def _connector(
+    path: Path, durability: Durability, outbox: list[Statement], mount_table: MountTable
+) -> BatchConnection:
+    connection = connect_writer(
+        path, durability=durability, factory=BatchConnection, mount_table=mount_table
+    )
+    # From here on the writer tries again itself: a thread that waits in SQLite hears nothing else.
+    connection.execute(f"PRAGMA busy_timeout = {round(1000 * ATTEMPT_SECONDS)}")
     connection.outbox = outbox
     return connection
 
@@ -292,7 +347,7 @@ async def _last_number(connection: aiosqlite.Connection, path: Path) -> int:
     try:
         rows = await connection.execute_fetchall("SELECT coalesce(max(seq), 0) FROM events")
         return int(next(iter(rows))[0])
-    except sqlite3.Error as error:
+    except (sqlite3.Error, UnicodeDecodeError) as error:
         await connection.close()
         raise translated(error, path) from error
 

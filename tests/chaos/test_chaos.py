@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from tests.support.chaos import Chaos, Tally, write_report
+import pytest
+
+from tests.support.chaos import Chaos, Session, Tally, write_report
 
 
 def test_counts_reach_the_report(tmp_path: Path) -> None:
@@ -16,16 +18,21 @@ def test_counts_reach_the_report(tmp_path: Path) -> None:
     each.count("Nothing is lost", "kill -9 of a child", losses=1)
     each.measure("Nothing is lost", "resume", "2.1 s", target="3 s", is_met=True)
 
-    write_report(tmp_path / "new" / "report.json", tallies, seed=3)
+    write_report(tmp_path / "new" / "report.json", tallies, Session(3, is_long=False))
 
     report = json.loads((tmp_path / "new" / "report.json").read_text())
     promise = report["promises"]["Nothing is lost"]
-    assert report["seed"] == 3
+    assert (report["session"]["seed"], report["session"]["has_passed"]) == (3, True)
     assert promise["faults"] == {"kill -9": 4, "kill -9 of a child": 1}
     assert (promise["losses"], promise["tests"]) == (1, ["one", "two"])
     assert promise["measures"] == [
         {"name": "resume", "value": "2.1 s", "target": "3 s", "is_met": True}
     ]
+
+
+def test_a_promise_that_nobody_made_is_an_error() -> None:
+    with pytest.raises(ValueError, match="'Nothing is lots' is no promise"):
+        Chaos("test", {}, seed=0, is_long=False).count("Nothing is lots", "kill -9")
 
 
 def test_same_seed_same_chance() -> None:

@@ -131,6 +131,25 @@ class StoreContract:
             assert await store.append(opened()) == 1
             assert await store.load() == [opened()]
 
+    @pytest.mark.parametrize(
+        "odd",
+        [
+            replace(created(), values={"layers": [64, 32]}),  # type: ignore[dict-item]
+            replace(reported(), metrics={"loss": True}),
+            replace(reported(), step=-1),
+            replace(created(), trial_id="../0000"),
+        ],
+    )
+    async def test_fact_that_could_not_be_read_again_is_refused(
+        self, path: Path, odd: Event
+    ) -> None:
+        """As an oracle or an executor of the user's own may give it: no search could be resumed from it."""
+        async with self.open(path) as store:
+            with pytest.raises(FatalTypeError, match=type(odd).__name__):
+                await store.append(odd)
+            assert await store.append(opened()) == 1
+            assert await store.load() == [opened()]
+
     async def test_history_is_the_same_after_a_restart(self, path: Path) -> None:
         facts: list[Event] = [opened(), *whole_trial(0), *whole_trial(1), created(2)]
         async with self.open(path) as store:

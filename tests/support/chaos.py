@@ -8,14 +8,27 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
-__all__ = ["Chaos", "Measure", "Tally", "write_report"]
+__all__ = ["PROMISES", "Chaos", "Measure", "Session", "Tally", "write_report"]
 
 _Value = TypeVar("_Value")
+
+# The headings of docs/reliability.md, in its order.
+PROMISES = (
+    "Nothing is lost",
+    "A resumed search decides alike",
+    "Nothing is left behind",
+    "The store tells the truth",
+    "Nothing hangs",
+    "Failures are told apart",
+    "The disk does not fill",
+    "No one gets in",
+    "It lasts",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +51,20 @@ class Tally:
     measures: list[Measure] = field(default_factory=list)
 
 
+@dataclass(frozen=True, slots=True)
+class Session:
+    """The run of pytest that the counts come from.
+
+    has_passed: no test failed. skipped: the ids of the tests that could not run here.
+    """
+
+    seed: int
+    is_long: bool
+    has_passed: bool = True
+    skipped: Sequence[str] = ()
+    seconds: float = 0.0
+
+
 class Chaos:
     """What one test asks and tells.
 
@@ -58,7 +85,7 @@ class Chaos:
     def count(self, promise: str, fault: str, number: int = 1, *, losses: int = 0) -> None:
         """Note so many faults of a kind that were injected to test a promise, and what was lost by them.
 
-        promise: the heading under which docs/reliability.md states it.
+        promise: the heading under which docs/reliability.md states it, one of PROMISES; else ValueError.
         """
         tally = self._tally(promise)
         tally.faults[fault] = tally.faults.get(fault, 0) + number
@@ -69,14 +96,16 @@ class Chaos:
         self._tally(promise).measures.append(Measure(name, value, target, is_met))
 
     def _tally(self, promise: str) -> Tally:
+        if promise not in PROMISES:
+            raise ValueError(f"{promise!r} is no promise of docs/reliability.md")
         tally = self._tallies.setdefault(promise, Tally())
         if self._test not in tally.tests:
             tally.tests.append(self._test)
         return tally
 
 
-def write_report(path: Path, tallies: Mapping[str, Tally], seed: int) -> None:
+def write_report(path: Path, tallies: Mapping[str, Tally], session: Session) -> None:
     """Write what all tests counted as JSON."""
     promises = {promise: asdict(tally) for promise, tally in tallies.items()}
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({"seed": seed, "promises": promises}, indent=2) + "\n")
+    path.write_text(json.dumps({"session": asdict(session), "promises": promises}, indent=2) + "\n")

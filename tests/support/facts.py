@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from aiotune.checkpoints import Checkpoint
 from aiotune.events import (
+    CheckpointsDropped,
+    CheckpointsKept,
     DeviceChanged,
     EndReason,
     Event,
@@ -109,6 +112,8 @@ def every_kind() -> list[Event]:
         RunStarted(
             8.7, "0000", 1, 0, 0, ("GPU-2",), None, Budget(9, initial_epoch=3), 0, 2**31, 0.25
         ),
+        CheckpointsKept(8.71, "0000", (Checkpoint(0, "best", 10, 1), Checkpoint(0, "last", 20, 1))),
+        CheckpointsDropped(8.72, "0000", (Checkpoint(0, "before-3", 20),), "max_disk"),
         DeviceChanged(8.75, "GPU-1", "Xid 79"),
         DeviceChanged(8.76, "GPU-1"),
         RunEnded(

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from aiotune.errors import AiotuneError
-from aiotune.executors.base import Assignment, Met, Observed, RunEvent
+from aiotune.executors.base import Assignment, Met, Observed, Progressed, RunEvent
 from aiotune.executors.context import RunContext, StopRun
 from aiotune.frameworks.keras import (
     ModelOptions,
@@ -127,6 +127,20 @@ def train(directory: Path, build: Any = dense, /, **changes: Any) -> tuple[Any, 
     args = changes.pop("args", ())
     kwargs = {key: value for key, value in fit_arguments(**changes).items() if value is not ...}
     return build_and_fit(hypermodel_of(build), run, args, kwargs, settings, hooks), channel
+
+
+def signs_of_progress(directory: Path) -> Json:
+    """Return how many a training of 3 epochs shows: with validation, without it, and where nobody asks."""
+
+    def count(number: int, **changes: Any) -> int:
+        place = directory / str(number)
+        place.mkdir()
+        limit = changes.pop("stall_seconds", 1e-9)
+        _, channel = train(place, run=make_run(place, stall_seconds=limit), **changes)
+        return sum(isinstance(event, Progressed) for event in channel.events)
+
+    alone = {"validation_data": ..., "options": options("loss")}
+    return [count(0), count(1, **alone), count(2, stall_seconds=None)]
 
 
 def best_of(directory: Path) -> Json:

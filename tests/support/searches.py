@@ -6,6 +6,10 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import anyio
+import anyio.lowlevel
+import anyio.to_thread
+
 from aiotune.devices.base import Watcher
 from aiotune.devices.device import Device
 from aiotune.devices.ledger import Ledger
@@ -20,10 +24,20 @@ from aiotune.plan import Hooks, Plan
 from aiotune.pruners.base import Pruner
 from aiotune.recorder import Recorder
 from aiotune.resources import Limits, Resources
+from aiotune.room import Room, Unlimited
 from aiotune.scheduler import Scheduler
 from aiotune.settlement import Policy
 from aiotune.store.memory import MemoryStore
 from tests.support.virtual_clock import VirtualClock
+
+
+async def all_wait() -> None:
+    """Return once every task waits, and for nothing that a thread is about to bring."""
+    threads = anyio.to_thread.current_default_thread_limiter()
+    await anyio.wait_all_tasks_blocked()
+    while threads.borrowed_tokens:
+        await anyio.lowlevel.checkpoint()
+        await anyio.wait_all_tasks_blocked()
 
 
 @dataclass
@@ -42,6 +56,7 @@ class SearchOfFakes:
     resources: Resources = field(default_factory=Resources)
     hooks: Hooks = field(default_factory=Hooks)
     pruner: Pruner | None = None
+    room: Room = field(default_factory=Unlimited)
     has_discovery: bool = False
     store: MemoryStore = field(default_factory=MemoryStore)
     clock: VirtualClock = field(default_factory=VirtualClock)
@@ -78,6 +93,7 @@ class SearchOfFakes:
                 limits=self.limits,
                 resources=self.resources,
                 pruner=self.pruner,
+                room=self.room,
                 has_discovery=self.has_discovery,
                 hooks=self.hooks,
             ),
