@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from aiotune.devices.account import Account, Holding
 from aiotune.devices.base import HELD, LOADED, SETTLING
 from aiotune.devices.ledger import Ledger
+from aiotune.devices.offer import Offer
 from aiotune.devices.pool import DevicePool, Lease
 from aiotune.resources import Resources
 from tests.support.leasing import Tenant, gpus, settle, take
@@ -226,3 +228,27 @@ def test_runs_that_were_refused_a_lock_are_not_counted() -> None:
     leases: list[Lease | None] = [pool.lease_nowait(HALF) for _ in range(3)]
     assert leases == [None] * 3
     assert pool.free == pool.total
+
+
+def test_pools_may_be_forgotten_while_the_ledger_looks_through_them() -> None:
+    """The garbage collector may end a pool at any moment, also under an iteration over all of them."""
+    ledger = Ledger()
+    ledger.locks = FakeLocks()
+
+    def account() -> Account:
+        return ledger.open(Offer((), range(8), shares=2, is_exclusive=False), 2, None)
+
+    forgetful, forgotten = account(), [account() for _ in range(3)]
+    busy = DevicePool(gpus(80), cores=range(8), slots=1, ledger=ledger)
+    lease = take(busy)  # so that the end of a pool looks for cards that nobody has any more
+
+    class Leases(dict[Lease, Holding]):
+        def __len__(self) -> int:
+            forgotten.clear()
+            return 0
+
+    forgetful.leases = Leases()
+
+    assert ledger.is_in_use
+    assert forgotten == []
+    lease.release()

@@ -103,11 +103,20 @@ class Ledger:
             self._memory_bytes = available_bytes
         return min(available_bytes + in_progress, max(self._memory_bytes, available_bytes))
 
+    def _living(self) -> list[Account]:
+        """Return the accounts that are still there.
+
+        A list made at once: while one iterates over `values()`, the garbage collector may end another account,
+        whose end looks through the accounts, too, and would take entries away under that iteration.
+        """
+        found = [each() for each in self._accounts.valuerefs()]
+        return [account for account in found if account is not None]
+
     def taken(self) -> Taken:
         """Return what all leases hold."""
         with self.lock:
             taken = Taken(withheld=dict(self._cards.withheld), others=dict(self._cards.others))
-            for account in self._accounts.values():
+            for account in self._living():
                 account.hold(taken)
             return taken
 
@@ -125,9 +134,7 @@ class Ledger:
     def is_in_use(self) -> bool:
         """Whether somebody holds a lease, waits for one, or listens."""
         with self.lock:
-            return any(
-                each.leases or each.waiters or each.callbacks for each in self._accounts.values()
-            )
+            return any(each.leases or each.waiters or each.callbacks for each in self._living())
 
     # --- cards that are withheld ---
 
@@ -169,7 +176,7 @@ class Ledger:
         with self.lock:
             return sum(
                 uuid in lease.gpus
-                for account in self._accounts.values()
+                for account in self._living()
                 for lease in tuple(account.leases)  # the garbage collector may end one here
             )
 
@@ -202,7 +209,7 @@ class Ledger:
         with self.lock:
             return any(
                 want.request.gpus and any(each.uuid in uuids for each in account.offer.devices)
-                for account in self._accounts.values()
+                for account in self._living()
                 for want in account.wants
             )
 
@@ -312,13 +319,13 @@ class Ledger:
         To be called whenever more may be free than before, without the lock.
         """
         with self.lock:
-            for account in self._accounts.values():
+            for account in self._living():
                 if account is not but:  # that one is in the midst of asking
                     account.refused.clear()
             served = list(self._serve())
             listeners = [
                 (account, callback)
-                for account in self._accounts.values()
+                for account in self._living()
                 if account is not but
                 for callback in account.callbacks.values()
             ]
@@ -339,9 +346,7 @@ class Ledger:
 
     def _serve_one(self) -> Waiter | None:
         """Grant to the first that can be served: then its pool has another place in the order."""
-        queue = [
-            (waiter, account) for account in self._accounts.values() for waiter in account.waiters
-        ]
+        queue = [(waiter, account) for account in self._living() for waiter in account.waiters]
         refused: set[tuple[Account, Request]] = (
             set()
         )  # what an older waiter did not get, no other does
@@ -411,7 +416,7 @@ class Ledger:
         if choice is None:
             return None
         oldest_lease = min((each.ticket for each in account.leases.values()), default=NEVER)
-        ahead = ahead_of(self._accounts.values(), account, ticket)
+        ahead = ahead_of(self._living(), account, ticket)
         for want, other, further in ahead:
             may_gather = want.ticket < oldest_lease
             other.set_aside(want.request, taken, further=further, may_gather=may_gather)

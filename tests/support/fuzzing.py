@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import signal
@@ -131,7 +132,9 @@ def changed_documents(documents: Sequence[Any]) -> st.SearchStrategy[Any]:
         document = json.loads(json.dumps(documents[number]))
         for _ in range(draw(st.integers(1, 3))):
             path = draw(st.sampled_from(paths[number]))
-            document = _changed(document, path, draw(st.integers(0, 3)), draw(_NEW))
+            # A copy, for the next change may be within it: it is drawn for other cases, too.
+            new = copy.deepcopy(draw(_NEW))
+            document = _changed(document, path, draw(st.integers(0, 3)), new)
         return document
 
     return change()
