@@ -38,6 +38,7 @@ from aiotune.layout import Layout
 from aiotune.objective import Objective
 from aiotune.recorder import Recorder
 from aiotune.settlement import Work
+from aiotune.tasks import Changes
 from aiotune.trial import Trial, TrialState, trial_id_of
 
 __all__ = ["Janitor"]
@@ -83,7 +84,7 @@ class Janitor:
         self._has_told = False  # that trials will begin anew
         self._refusal: StoreError | None = None  # the store's: no room can be made without it
         self._wake_others: list[Callable[[], None]] = []
-        self._changed = anyio.Event()
+        self._changes = Changes()
         self._settled = anyio.Event()
         self.lack: str | None = None
 
@@ -102,13 +103,13 @@ class Janitor:
             case Reported() if self._budget is not None:
                 self._growing.add(event.trial_id)
                 if self._clock.monotonic() >= self._measured_at + _MEASURED_EVERY_SECONDS:
-                    self._notify()
+                    self._changes.tell()
             case _:
                 pass
 
     def _touch(self, trial_id: str, *repeats: int) -> None:
         self._touched.setdefault(trial_id, set()).update(repeats)
-        self._notify()
+        self._changes.tell()
 
     def _rank(self, history: History, trial_id: str) -> None:
         """Note who is among the best now that a trial has ended, and look at those who are no longer."""
@@ -147,7 +148,7 @@ class Janitor:
         self.lack = self._budget.why(short)
         if short <= self._budget.bytes_of(trial.trial_id for trial in self._victims()):
             self._budget.wanted = short
-            self._notify()
+            self._changes.tell()
         return False
 
     def subscribe(self, wake: Callable[[], None]) -> None:
@@ -172,7 +173,7 @@ class Janitor:
         self._history = recorder.history
         is_first = True
         while not self._is_closed:
-            changed = self._next_change()
+            changed = self._changes.next()
             if self.is_settled and not self._is_measuring_due:
                 await changed.wait()
                 continue
@@ -205,7 +206,7 @@ class Janitor:
             await self.wait_settled()
         finally:
             self._is_closed = True
-            self._notify()
+            self._changes.tell()
 
     async def _pass(self, recorder: Recorder) -> None:
         """Look at the trials that something has happened to, and do what follows from that."""
@@ -318,15 +319,6 @@ class Janitor:
     def _is_measuring_due(self) -> bool:
         passed = self._clock.monotonic() - self._measured_at
         return bool(self._growing) and passed >= _MEASURED_EVERY_SECONDS
-
-    def _next_change(self) -> anyio.Event:
-        """Return what the next `_notify` sets. To be taken before looking, so that no change is missed."""
-        if self._changed.is_set():
-            self._changed = anyio.Event()
-        return self._changed
-
-    def _notify(self) -> None:
-        self._changed.set()
 
     def _settle(self) -> None:
         settled, self._settled = self._settled, anyio.Event()

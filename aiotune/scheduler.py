@@ -1,8 +1,8 @@
 """The loop that joins oracle, store, devices and executor: vacancy, ask, lease, run, record, judge, tell.
 
 One task dispatches, one task follows each run (see `Runner`); all are children of `Scheduler.run`. They share
-the history, which only `Recorder.record` changes, and wake the dispatcher through `_wake`. Nothing here waits
-on a timer, but for the limits that are times.
+the history, which only `Recorder.record` changes, and wake the dispatcher through `_changes`. Nothing here
+waits on a timer, but for the limits that are times.
 """
 
 from __future__ import annotations
@@ -48,6 +48,7 @@ from aiotune.resources import Resources, check_answer
 from aiotune.run_queue import RunQueue
 from aiotune.runner import RunKey, Runner, Spawn, Task
 from aiotune.settlement import Work, pending
+from aiotune.tasks import Changes
 from aiotune.trial import Budget, StopCause, Trial, TrialState, trial_id_of
 
 __all__ = ["Scheduler"]
@@ -94,7 +95,7 @@ class Scheduler:
             oracle.max_consecutive_failed_trials,
             plan.policy.bounds,
         )
-        self._changed = anyio.Event()
+        self._changes = Changes()
         self._waiting: dict[str, Resources] = {}  # by trial: what it lacked when last looked at
         self._ending: Ending | None = None
         self._stop_cause: StopCause | None = None  # what runs in progress are asked to stop for
@@ -123,7 +124,7 @@ class Scheduler:
     def forget_prepared(self) -> None:
         """Ask anew for the next trial: what the oracle would answer has been changed. Returns at once."""
         self._asker.forget_prepared()
-        self._wake()
+        self._changes.tell()
 
     # --- the life of a search ---
 
@@ -132,13 +133,13 @@ class Scheduler:
         loop = asyncio.get_running_loop()
 
         def wake() -> None:  # from whichever thread gave a device back
-            loop.call_soon_threadsafe(self._wake)
+            loop.call_soon_threadsafe(self._changes.tell)
 
         def ask_anew() -> None:
             loop.call_soon_threadsafe(self.forget_prepared)
 
         unsubscribe = self._pool.subscribe(wake)
-        self._plan.room.subscribe(self._wake)
+        self._plan.room.subscribe(self._changes.tell)
         self._oracle.watch_queue(ask_anew)
         try:
             async with anyio.create_task_group() as tasks:
@@ -172,7 +173,7 @@ class Scheduler:
         if self._needs_discovery():
             await self._discover()
         while True:
-            changed = self._next_change()
+            changed = self._changes.next()
             if self._ending is not None and self._ending.error is not None:
                 raise self._ending.error
             if await self._start_next(spawn):
@@ -194,7 +195,7 @@ class Scheduler:
         Whoever starts runs may be waiting for a hook or for the oracle.
         """
         while True:
-            changed = self._next_change()
+            changed = self._changes.next()
             if self._stop_cause is not None:
                 await self._runner.stop(self._runner.active, self._stop_cause)
             await changed.wait()
@@ -228,7 +229,7 @@ class Scheduler:
             if ending := self._rules.after(fact):
                 self._finish(ending, StopCause.LIMIT)
         if not isinstance(facts[-1], Reported):  # a report alone lets nothing new start
-            self._wake()
+            self._changes.tell()
 
     async def _note_device(self, device: str, reason: str | None) -> None:
         await self._record(DeviceChanged(self._clock.now(), device, reason))
@@ -245,7 +246,7 @@ class Scheduler:
     async def _end_when_spent(self) -> None:
         """End the search once GPU time or energy is used up, also in the middle of runs."""
         while True:
-            changed = self._next_change()
+            changed = self._changes.next()
             running = self._runner.usages()
             if ending := self._rules.spent(running):
                 return self._finish(ending, StopCause.LIMIT)
@@ -269,16 +270,7 @@ class Scheduler:
         if cause is not None:
             self._stop_cause = self._stop_cause or cause
             self._discovery.cancel()
-        self._wake()
-
-    def _wake(self) -> None:
-        self._changed.set()
-
-    def _next_change(self) -> anyio.Event:
-        """Return what the next `_wake` sets. To be taken before looking, so that no change is missed."""
-        if self._changed.is_set():
-            self._changed = anyio.Event()
-        return self._changed
+        self._changes.tell()
 
     # --- opening ---
 
@@ -414,7 +406,7 @@ class Scheduler:
         try:
             await self._runner.perform(key, lease, spawn)
         finally:
-            self._wake()
+            self._changes.tell()
 
     # --- asking ---
 

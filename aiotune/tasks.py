@@ -12,6 +12,7 @@ import anyio.lowlevel
 import anyio.to_thread
 
 __all__ = [
+    "Changes",
     "Turns",
     "begin_whole",
     "beside",
@@ -23,6 +24,23 @@ __all__ = [
 ]
 
 T = TypeVar("T")
+
+
+class Changes:
+    """Something that changes again and again, for a task that looks and then waits for the next time."""
+
+    def __init__(self) -> None:
+        self._next = anyio.Event()
+
+    def tell(self) -> None:
+        """Say that something has changed."""
+        self._next.set()
+
+    def next(self) -> anyio.Event:
+        """Return what the next `tell` sets. To be taken before looking, so that no change is missed."""
+        if self._next.is_set():
+            self._next = anyio.Event()
+        return self._next
 
 
 class _Whole(asyncio.Task[T]):

@@ -32,6 +32,7 @@ class Narrow:
         self.most = most
         self.is_settled = is_settled
         self.executor = FakeExecutor(play)
+        self.refused = anyio.Event()  # set once a run was not admitted
         self.history = History()
         self.asked: list[Work] = []
         self.wake: Callable[[], None]
@@ -46,6 +47,8 @@ class Narrow:
 
     def admits(self, work: Work) -> bool:
         self.asked.append(work)
+        if self.lack is not None:
+            self.refused.set()
         return self.lack is None
 
     def subscribe(self, wake: Callable[[], None]) -> None:
@@ -77,6 +80,14 @@ def searching(tmp_path: Path, room: Narrow, oracle: Oracle | None = None) -> Sea
 
 async def test_no_more_runs_start_than_the_room_admits(tmp_path: Path) -> None:
     room = Narrow(most=2)
+
+    async def play_on(script: Script) -> AsyncIterator[RunEvent]:
+        """Let no run end before one was refused: else each might end before the next begins."""
+        await room.refused.wait()
+        async for event in play(script):
+            yield event
+
+    room.executor = FakeExecutor(play_on)
     search = searching(tmp_path, room)
     assert (await search.run()).reason is EndReason.MAX_TRIALS
     assert room.executor.most == 2

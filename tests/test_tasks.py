@@ -10,6 +10,7 @@ import anyio.to_thread
 import pytest
 
 from aiotune.tasks import (
+    Changes,
     Turns,
     begin_whole,
     beside,
@@ -285,3 +286,16 @@ async def test_who_waits_undisturbed_learns_of_the_cancellation_at_the_end() -> 
     future.set_exception(LookupError("told to nobody"))
     with pytest.raises(asyncio.CancelledError):
         await task
+
+
+async def test_what_changes_while_one_looks_is_not_missed() -> None:
+    changes = Changes()
+    before = changes.next()
+    changes.tell()  # between taking it and waiting for it
+    await before.wait()
+    after = changes.next()
+    assert not after.is_set()
+    assert changes.next() is after
+    changes.tell()
+    changes.tell()
+    assert after.is_set()

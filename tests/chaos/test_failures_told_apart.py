@@ -7,7 +7,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +20,7 @@ import pytest
 import aiotune
 from aiotune.executors.base import Failed, Finished
 from aiotune.executors.context import RunContext
-from aiotune.executors.launch import Server, StartMethod, acquire_server, release_server
+from aiotune.executors.launch import StartMethod
 from aiotune.executors.payload import Payload
 from aiotune.executors.process import ProcessExecutor
 from aiotune.resources import Resources
@@ -30,20 +30,15 @@ from tests.support.hostile import take_memory
 from tests.support.memory_group import memory_group, run_in_group
 from tests.support.runs import ending, run_once
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the fork server is Linux's")
+pytestmark = [
+    pytest.mark.skipif(sys.platform != "linux", reason="the fork server is Linux's"),
+    pytest.mark.usefixtures("server"),
+]
 
 PROMISE = "Failures are told apart"
 MIB = 2**20
 
 Program = Callable[[RunContext], Finished]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def server() -> Iterator[Server]:
-    """One fork server for all tests of this module."""
-    server = acquire_server()
-    yield server
-    release_server(server)
 
 
 @asynccontextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +15,7 @@ import pytest
 
 from aiotune.executors.base import Assignment, Failed, Finished, Observed, RunEvent
 from aiotune.executors.context import RunContext
-from aiotune.executors.launch import Server, acquire_server, release_server
+from aiotune.executors.launch import Server
 from aiotune.executors.log_cap import CAP_BYTES
 from aiotune.executors.payload import Payload
 from aiotune.executors.process import ProcessExecutor
@@ -26,20 +26,15 @@ from tests.support.chaos import Chaos
 from tests.support.processes import all_gone, descendants, is_gone
 from tests.support.runs import assign, collect, ending, of_kind, run_once
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the fork server is Linux's")
+pytestmark = [
+    pytest.mark.skipif(sys.platform != "linux", reason="the fork server is Linux's"),
+    pytest.mark.usefixtures("server"),
+]
 
 PROMISE = "Nothing hangs"
 MEGABYTE = 2**20
 
 Hostile = Callable[[RunContext], Finished]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def server() -> Iterator[Server]:
-    """One fork server for all programs that leave it alone."""
-    server = acquire_server()
-    yield server
-    release_server(server)
 
 
 @dataclass(frozen=True)

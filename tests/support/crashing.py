@@ -28,7 +28,7 @@ from typing import Any
 from aiotune.events import Event, to_json
 from aiotune.history import History
 from tests.support import crashing_tuners
-from tests.support.programs import ROOT
+from tests.support.programs import obeying
 
 __all__ = ["SEEN", "Ended", "Order", "Zygotes", "zygotes"]
 
@@ -107,13 +107,7 @@ def zygotes(number: int) -> Iterator[Zygotes]:
 
 @contextmanager
 def _zygote() -> Iterator[Zygote]:
-    with subprocess.Popen(
-        [sys.executable, "-m", __name__],
-        cwd=ROOT,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as process:
+    with obeying(__name__) as process:
         try:
             yield Zygote(process)
         finally:

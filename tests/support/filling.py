@@ -29,7 +29,7 @@ from aiotune.executors.context import RunContext
 from aiotune.frameworks.array_file import ArrayFile, write_arrays
 from aiotune.frameworks.keras_checkpoint import read_best, write_file, write_json
 from aiotune.trial import Trial
-from tests.support.programs import ROOT
+from tests.support.programs import obeying
 
 __all__ = ["Filler", "Order", "Saving", "SavingHyperband", "SavingRandom", "filler", "make"]
 
@@ -152,13 +152,7 @@ class Filler:
 @contextmanager
 def filler() -> Iterator[Filler]:
     """Hold a process that runs orders."""
-    with subprocess.Popen(
-        [sys.executable, "-m", __name__],
-        cwd=ROOT,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as process:
+    with obeying(__name__) as process:
         yield Filler(process)
         assert process.stdin is not None
         process.stdin.close()  # it ends with its orders

@@ -37,6 +37,19 @@ def _run(command: list[str]) -> str:
 
 
 @contextmanager
+def obeying(module: str) -> Iterator[subprocess.Popen[str]]:
+    """Start a module of the tests, as `python -m`, that reads orders and writes answers, a line each."""
+    with subprocess.Popen(
+        [sys.executable, "-m", module],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        yield process
+
+
+@contextmanager
 def program(code: str, *arguments: object) -> Iterator[subprocess.Popen[str]]:
     """Start the program with pipes to its stdin and stdout; kill it at the end if it still runs."""
     with subprocess.Popen(
