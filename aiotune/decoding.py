@@ -13,8 +13,10 @@ import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import fields
+from functools import partial
 from typing import Any, NoReturn, TypeVar
 
+from aiotune.changing import is_plain_record, maker_of
 from aiotune.labels import Scalar, is_scalar
 from aiotune.space import HyperParameter, deserialize
 
@@ -28,11 +30,11 @@ __all__ = [
     "a_trial_id",
     "a_whole",
     "checks_of",
-    "is_plain_metrics",
     "listed",
     "metrics_of",
     "optional",
     "parse_json",
+    "reader_of",
     "record_of",
     "space_of",
     "texts_of",
@@ -50,6 +52,7 @@ _SPECIAL = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}  # which JSON h
 _MOST_KNOWN = 10_000  # hyperparameters that are kept
 _MOST_SPACES = 100
 _LONGEST_KEY = 10_000  # characters of one that is kept
+_WRONG = (KeyError, TypeError, ValueError)
 _BROKEN = (TypeError, KeyError, AttributeError, ArithmeticError, RecursionError)
 
 
@@ -167,23 +170,19 @@ def values_of(value: Any) -> dict[str, Scalar]:
 
 def metrics_of(value: Any) -> dict[str, float]:
     """Return metrics by name."""
-    if is_plain_metrics(value):
+    if _is_plain_metrics(value):
         return value  # type: ignore[no-any-return]
     return {name: a_number(each) for name, each in _an_object(value).items()}
 
 
-def is_plain_metrics(value: Any) -> bool:
-    """Tell whether these are finite floats by name, as nearly all metrics are: nothing is to be made of them.
-
-    A sum that is too large for a float says no, too.
-    """
+def _is_plain_metrics(value: Any) -> bool:
+    """Tell whether these are finite floats by name, as nearly all metrics are: nothing is made of them."""
     if type(value) is not dict:
         return False
-    try:
-        # In half the time of a loop: it refuses whatever is no float, also True and 1.
-        return math.isfinite(sum(map(float.__abs__, value.values())))
-    except TypeError:
-        return False
+    for each in value.values():  # noqa: SIM110  # a generator takes longer for the few that there are
+        if type(each) is not float or each - each != 0.0:  # nan, inf
+            return False
+    return True
 
 
 def space_of(value: Any) -> tuple[HyperParameter, ...]:
@@ -264,6 +263,27 @@ def checks_of(
         check = by_name.get(each.name) or by_type[plain]
         found[each.name] = check if plain == kind else optional(check)
     return found
+
+
+def reader_of(record: type[_Record], checks: Mapping[str, Check]) -> Callable[[Any], _Record]:
+    """Return what makes a record of its fields, as `record_of`; in less time if all are there, in order.
+
+    checks: of every field, in the order of the fields.
+    """
+    slowly = partial(record_of, record, checks)
+    if not is_plain_record(record):
+        return slowly
+    make, names = maker_of(record, checks), tuple(checks)
+
+    def read(data: Any) -> _Record:
+        if type(data) is dict and tuple(data) == names:
+            try:
+                return make(data.values())
+            except _WRONG:
+                pass
+        return slowly(data)  # says which field is wrong
+
+    return read
 
 
 def record_of(record: type[_Record], checks: Mapping[str, Check], data: Any) -> _Record:

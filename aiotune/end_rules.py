@@ -174,7 +174,7 @@ class EndRules:
 
 def _epochs_of(trial: Trial, run: Run) -> int:
     """Return how many steps a run has reported that no run before it had."""
-    if not run.index:
+    if all(former.state not in _CUT_OFF for former in trial.runs[: run.index]):
         return len(run.observations)
     return sum(not _is_repeated(trial, run, each.step) for each in run.observations)
 

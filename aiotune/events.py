@@ -8,10 +8,9 @@ them, and the records named below, so that `to_json` and `from_json` are each ot
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
 from enum import StrEnum
-from functools import partial
 from typing import Any, get_args
 
 from aiotune.checkpoints import Checkpoint
@@ -25,10 +24,9 @@ from aiotune.decoding import (
     a_trial_id,
     a_whole,
     checks_of,
-    is_plain_metrics,
     listed,
     metrics_of,
-    record_of,
+    reader_of,
     space_of,
     texts_of,
     values_of,
@@ -268,8 +266,6 @@ Event = (
     | SearchEnded
 )
 
-_KINDS: Mapping[str, type[Event]] = {kind.__name__: kind for kind in get_args(Event)}
-
 
 def _encode(value: Any) -> Any:
     """Return `value` in plain JSON; a float that JSON cannot hold becomes a string (see `a_number`)."""
@@ -318,26 +314,19 @@ _CHECKS: dict[str, Check] = {
     "StopCause": StopCause,
     "TrialState": TrialState,
 }
-_CHECKS |= {
-    each.__name__: partial(record_of, each, checks_of(each, _CHECKS)) for each in (Budget, Usage)
+_CHECKS |= {each.__name__: reader_of(each, checks_of(each, _CHECKS)) for each in (Budget, Usage)}
+_CHECKS["tuple[Checkpoint, ...]"] = listed(reader_of(Checkpoint, checks_of(Checkpoint, _CHECKS)))
+_BY_NAME: dict[str, Check] = {
+    "at": a_moment,
+    "trial_id": a_trial_id,
+    "parent": a_trial_id,
+    "seed": a_whole,
+    "stream": a_whole,
+    "objective": _objective,
 }
-_CHECKS["tuple[Checkpoint, ...]"] = listed(
-    partial(record_of, Checkpoint, checks_of(Checkpoint, _CHECKS))
-)
-_OF_KIND = {
-    name: checks_of(
-        kind,
-        _CHECKS,
-        at=a_moment,
-        trial_id=a_trial_id,
-        parent=a_trial_id,
-        seed=a_whole,
-        stream=a_whole,
-        objective=_objective,
-    )
-    for name, kind in _KINDS.items()
+_READERS: Mapping[str, Callable[[Any], Event]] = {
+    kind.__name__: reader_of(kind, checks_of(kind, _CHECKS, **_BY_NAME)) for kind in get_args(Event)
 }
-_REPORT = tuple(each.name for each in fields(Reported))
 
 
 def to_json(event: Event) -> tuple[str, dict[str, Any]]:
@@ -352,22 +341,4 @@ def from_json(kind: str, data: Mapping[str, Any]) -> Event:
     KeyError for a kind of a newer version, TypeError for a field of one, and ValueError for a value that none
     of its kind has: of another type, an id that is no plain name, a number that is too large.
     """
-    plain = _plain_report(data) if kind == "Reported" else None
-    return plain or record_of(_KINDS[kind], _OF_KIND[kind], data)
-
-
-def _plain_report(data: Any) -> Reported | None:
-    """Return the report if nothing about it is unusual; None where it has to be looked at more closely.
-
-    By the same checks as any fact, but without the steps from field to field: nearly all facts are reports, and
-    a search that is resumed reads some hundred thousand of them.
-    """
-    try:
-        at, trial_id, run, step, metrics = map(data.__getitem__, _REPORT)
-        if len(data) == len(_REPORT) and is_plain_metrics(metrics):
-            return Reported(
-                a_moment(at), a_trial_id(trial_id), a_count(run), a_count(step), metrics
-            )
-    except (AttributeError, KeyError, TypeError, ValueError):
-        pass
-    return None
+    return _READERS[kind](data)

@@ -36,9 +36,10 @@ from aiotune.events import (
     TrialPromoted,
 )
 from aiotune.objective import Objective
+from aiotune.observations import Observations
 from aiotune.ranking import Ranking, best_trials
 from aiotune.space import Space
-from aiotune.trial import Observation, Run, Trial, TrialState
+from aiotune.trial import Run, Trial, TrialState
 
 __all__ = ["History", "Move"]
 
@@ -75,7 +76,7 @@ class History:
         self._meetings: list[str] = []
         self._duplicates = 0
         self.ends_settled = 0  # how many trials were over when a search ended that was not cut off
-        self._observations: dict[tuple[str, int], list[Observation]] = {}
+        self._observations: dict[tuple[str, int], Observations] = {}
         self._checkpoints: dict[str, tuple[Checkpoint, ...]] = {}
         # By trial: the parts that were dropped, and how many runs the trial had by then.
         self._dropped: dict[str, Mapping[tuple[int, str], int]] = {}
@@ -134,14 +135,21 @@ class History:
         return len(self._in_flight) < len(self._open)
 
     def moved_trials(self, after: int = 0) -> list[Trial]:
-        """Return the trial of every move from state to state, in their order, less the first `after`.
+        """Return the trials that have moved from state to state since there were `after` moves.
 
-        For readers that keep up with the search. Each trial is given as it is now.
+        For readers that keep up with the search, and have read `move_count` moves by then. Each trial is given
+        once, as it is now, in the order of their first moves.
         """
-        return [self._trials[trial_id] for trial_id, _, _ in self._moves[after:]]
+        moved = dict.fromkeys(trial_id for trial_id, _, _ in self._moves[after:])
+        return [self._trials[trial_id] for trial_id in moved]
+
+    @property
+    def move_count(self) -> int:
+        """How many moves from state to state there were."""
+        return len(self._moves)
 
     def moves(self, after: int = 0) -> list[Move]:
-        """Return the same with the state that each move led to, which the trial may have left since."""
+        """Return every move but the first `after`: the trial as it is now, and where it went."""
         return [
             Move(self._trials[trial_id], state, score)
             for trial_id, state, score in self._moves[after:]
@@ -152,7 +160,7 @@ class History:
         return [self._trials[trial_id] for trial_id in self._unsettled]
 
     def met_trials(self, after: int = 0) -> list[Trial]:
-        """Return the trial of every news of names that one met, as `moved_trials` does."""
+        """Return the trial of every news of names that one met, in their order, less the first `after`."""
         return [self._trials[trial_id] for trial_id in self._meetings[after:]]
 
     def newest_ended(self) -> Iterator[Trial]:
@@ -234,7 +242,7 @@ class History:
 
     def _detach(self, trial_id: str, run: Run) -> None:
         """Let the run's observations be a list of their own."""
-        observations = list(run.observations)
+        observations = Observations(run.observations)
         self._observations[trial_id, run.index] = observations
         self._change_run(trial_id, run.index, observations=observations)
 
@@ -258,9 +266,7 @@ class History:
         self.length += 1
         match fact:
             case Reported():  # first, for most facts are reports
-                self._observations[fact.trial_id, fact.run].append(
-                    Observation(fact.step, fact.metrics)
-                )
+                self._observations[fact.trial_id, fact.run].add(fact.step, fact.metrics)
             case SearchOpened():
                 self.opened, self.ended, self.left_at = fact, None, self._latest_at
                 self._objective = Objective.from_config(fact.objective) if fact.objective else None
@@ -338,7 +344,7 @@ class History:
         self._note_flight(self._trials[fact.trial_id])
 
     def _start_run(self, fact: RunStarted) -> None:
-        observations = self._observations.setdefault((fact.trial_id, fact.run), [])
+        observations = self._observations.setdefault((fact.trial_id, fact.run), Observations())
         run = Run(
             index=fact.run,
             repeat=fact.repeat,

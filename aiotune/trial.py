@@ -12,7 +12,7 @@ import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import FrozenInstanceError, dataclass, field
 from enum import StrEnum
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 from aiotune.changing import changed
 from aiotune.errors import FatalRuntimeError
@@ -157,9 +157,11 @@ class Budget:
         return values
 
 
-@dataclass(frozen=True, slots=True)
-class Observation:
-    """The metrics that a run reported at one step. For Keras a step is an epoch, counted from 0."""
+class Observation(NamedTuple):
+    """The metrics that a run reported at one step. For Keras a step is an epoch, counted from 0.
+
+    A named tuple, and no frozen dataclass: they are made where they are read (see `Observations`).
+    """
 
     step: int
     metrics: Mapping[str, float]

@@ -15,6 +15,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, redirect_stdout
+from dataclasses import dataclass
 from functools import partial
 from itertools import chain, islice
 from pathlib import Path
@@ -38,6 +39,7 @@ AT_A_TIME = 50
 APPENDS = 2000
 FACTS_AT_A_TIME = 10_000
 LOOKS = 20
+RESUMPTIONS = 5
 
 
 # --- appends ---
@@ -107,31 +109,60 @@ async def write(path: Path, trials: Iterable[list[Event]]) -> float:
     return time.perf_counter() - start
 
 
-def measure_resume(name: str, path: Path, oracle: Oracle, at_most: float | None) -> list[Figure]:
-    """Return what it takes until the oracle has answered for the first time."""
+@dataclass(frozen=True, slots=True)
+class Resumed:
+    """What it took until the oracle had answered for the first time, in seconds."""
+
+    loaded: float
+    folded: float
+    ready: float
+    facts: int
+
+    @property
+    def seconds(self) -> float:
+        return self.loaded + self.folded + self.ready
+
+
+def resume(path: Path, oracle: Oracle) -> tuple[History, Resumed]:
     gc.collect()
-    before, start = resident_bytes(), time.perf_counter()
+    start = time.perf_counter()
     facts = read_facts(path)
-    loaded = time.perf_counter()
+    loaded, count = time.perf_counter(), len(facts)
     history = History(facts)
+    del facts  # as a search does
     folded = time.perf_counter()
     oracle.follow(lambda: history)
     oracle.next_answer(history, history.next_number)
     EndRules(history, OBJECTIVE, Limits(), 3)
     ready = time.perf_counter()
-    count = len(facts)
-    del facts
+    return history, Resumed(loaded - start, folded - loaded, ready - folded, count)
+
+
+def measure_resume(
+    name: str, path: Path, make_oracle: Callable[[], Oracle], at_most: float | None
+) -> list[Figure]:
+    """Return the fastest of some resumptions: the others tell what else the machine did meanwhile."""
     gc.collect()
+    before = resident_bytes()
+    history, first = resume(path, make_oracle())
+    gc.collect()
+    taken = resident_bytes() - before
+    count, copied = len(history.trials), milliseconds(history.snapshot)
+    del history  # what it holds would be looked through for garbage while the next one is made
+    again = [resume(path, make_oracle())[1] for _ in range(RESUMPTIONS - 1)]
+    all_of_them = sorted([first, *again], key=lambda each: each.seconds)
+    best = all_of_them[0]
     return [
-        Figure(f"{name}: trials", len(history.trials)),
-        Figure(f"{name}: facts", count),
+        Figure(f"{name}: trials", count),
+        Figure(f"{name}: facts", best.facts),
         Figure(f"{name}: file", path.stat().st_size / 1e6, "MB"),
-        Figure(f"{name}: loaded", loaded - start, "s"),
-        Figure(f"{name}: folded to a history", folded - loaded, "s"),
-        Figure(f"{name}: oracle and limits ready", ready - folded, "s"),
-        Figure(f"{name}: resumed, all together", ready - start, "s", at_most),
-        Figure(f"{name}: memory that it takes", (resident_bytes() - before) / 1e6, "MB"),
-        Figure(f"{name}: copied for an oracle's thread", milliseconds(history.snapshot), "ms"),
+        Figure(f"{name}: loaded", best.loaded, "s"),
+        Figure(f"{name}: folded to a history", best.folded, "s"),
+        Figure(f"{name}: oracle and limits ready", best.ready, "s"),
+        Figure(f"{name}: resumed, best of {RESUMPTIONS}", best.seconds, "s", at_most),
+        Figure(f"{name}: resumed, worst of them", all_of_them[-1].seconds, "s"),
+        Figure(f"{name}: memory that it takes", taken / 1e6, "MB"),
+        Figure(f"{name}: copied for an oracle's thread", copied, "ms"),
     ]
 
 
@@ -171,13 +202,14 @@ def resident_bytes() -> int:
 
 def measure_long_searches(directory: Path, trials: int) -> list[Figure]:
     at_most = 3.0 if trials <= TRIALS else None
+    random_search = partial(RandomSearchOracle, OBJECTIVE, None, seed=1)
     plain, budgeted = directory / "random" / "study.db", directory / "hyperband" / "study.db"
     written = asyncio.run(write(plain, random_facts(trials)))
     asyncio.run(write(budgeted, hyperband_facts(trials)))
     return [
         Figure("random: written, 10,000 facts a call", written, "s"),
-        *measure_resume("random", plain, RandomSearchOracle(OBJECTIVE, None, seed=1), at_most),
-        *measure_resume("Hyperband", budgeted, hyperband(trials), at_most),
+        *measure_resume("random", plain, random_search, at_most),
+        *measure_resume("Hyperband", budgeted, partial(hyperband, trials), at_most),
         *measure_answers(plain.parent),
     ]
 

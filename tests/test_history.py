@@ -211,6 +211,21 @@ def test_trials_in_flight_are_unsettled_until_all_their_names_are_known() -> Non
     assert before.met_trials(after=2) == []
 
 
+def test_who_keeps_up_is_given_each_trial_once_as_it_is_now() -> None:
+    history = History([created(0), created(1), started(1), started(0)])
+    assert [trial.number for trial in history.moved_trials()] == [0, 1]
+    read = history.move_count
+    assert (read, history.moved_trials(after=read)) == (4, [])
+    history.apply(ended(1))
+    history.apply(created(2))
+    moved = history.moved_trials(after=read)
+    assert [(each.number, each.state) for each in moved] == [
+        (1, TrialState.COMPLETED),
+        (2, TrialState.QUEUED),
+    ]
+    assert [move.trial.number for move in history.moves(after=read)] == [1, 2]
+
+
 def test_space_grows_and_the_first_declaration_holds() -> None:
     wider = Int("units", 32, 512, step=32)
     extra = Float("momentum", 0.0, 0.9)

@@ -20,8 +20,8 @@ LAYERS = (
     "printable errors version clock tasks collecting changing calling own_thread absent private_files "
     "engine src",
     "labels kinds space decoding hyperparameters",
-    "objective constraints outcome metrics usage trial ranking schedule pareto layout checkpoints events "
-    "history resources",
+    "objective constraints outcome metrics usage trial observations ranking schedule pareto layout checkpoints "
+    "events history resources",
     "learning",
     "oracles",
     "pruners",

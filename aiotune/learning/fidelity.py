@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from statistics import fmean
 from typing import TYPE_CHECKING
 
+from aiotune.changing import changed
 from aiotune.history import History
 from aiotune.objective import Objective
 from aiotune.outcome import score_of
@@ -179,7 +180,7 @@ def _result(known: _Known, fidelity: int, ground: Lessons) -> Array:
 
 def runs_under(trial: Trial, budget: Budget, objective: Objective) -> list[Run]:
     """Return the runs whose mean was the trial's score when it had used up a budget; [] if it never had."""
-    return counted_runs(replace(trial, budget=budget), TrialState.PAUSED, objective)
+    return counted_runs(changed(trial, budget=budget), TrialState.PAUSED, objective)
 
 
 def reports_until(trial: Trial, run: Run, epochs: int) -> list[Observation]:

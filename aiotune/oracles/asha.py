@@ -149,7 +149,7 @@ class _Field:
     def catch_up(self, history: History) -> None:
         """Read what came since the last call. StoreMismatch for trials of another plan that are not over."""
         moved = history.moved_trials(after=self._moves_read)
-        self._moves_read += len(moved)
+        self._moves_read = history.move_count
         for trial in moved:
             budget = trial.budget
             if budget is not None and budget.bracket is not None and budget.rung is not None:

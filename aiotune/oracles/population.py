@@ -205,7 +205,7 @@ class _Population:
     def catch_up(self, history: History) -> None:
         """Read what came since the last call. StoreMismatch for trials of another plan."""
         moved = history.moved_trials(after=self._moves_read)
-        self._moves_read += len(moved)
+        self._moves_read = history.move_count
         for trial in moved:
             if trial.budget is not None and trial.budget.rung is not None:
                 self._take_in(trial, trial.budget.rung)

@@ -138,8 +138,10 @@ class _Node:
 
     def step(self, declared: HyperParameter, value: Scalar) -> _Node:
         """Return the node behind a declaration and its value, made if need be."""
-        _, values = self._ways.setdefault(declared.identity, (declared, {}))
-        key = exact(value)
+        way = self._ways.get(declared.identity)
+        if way is None:
+            way = self._ways[declared.identity] = declared, {}
+        values, key = way[1], exact(value)
         node = values.get(key)
         if node is None:
             node = values[key] = _Node()

@@ -136,7 +136,7 @@ class _Rivals:
     def read(self, history: History, reporting: Trial) -> None:
         """Take in what came since the last call. A report is followed by a call for its trial."""
         moved = history.moved_trials(after=self._moves_read)
-        self._moves_read += len(moved)
+        self._moves_read = history.move_count
         for trial in moved:
             self._take_all(trial)
         for run in reporting.runs:

@@ -59,7 +59,7 @@ class PatientPruner(Pruner):
         objective = trial.objective
         assert objective is not None
         curve = [each for each in trial.curve(run) if objective.has_value(each.metrics)]
-        if not curve or curve[-1] is not run.observations[-1]:
+        if not curve or curve[-1] != run.observations[-1]:
             return True  # nothing to judge at the newest step
         losses = [loss_of(each.metrics, objective) for each in curve]
         before, after = losses[: -self.patience], losses[-self.patience :]

@@ -158,7 +158,7 @@ class Standings:
         an oracle has ended a run, is read when its trial moves to another state.
         """
         moved = history.moved_trials(after=self._moves_read)
-        self._moves_read += len(moved)
+        self._moves_read = history.move_count
         for trial in [*moved, reporting]:
             self._follow(trial)
             if trial.state is TrialState.PRUNED and not self._has_pruned:

@@ -111,7 +111,7 @@ class _Leaders:
     def of(self, history: History, trial: Trial) -> list[_Leader]:
         """Return those that a trial is to be compared with."""
         moved = history.moved_trials(after=self._moves_read)
-        self._moves_read += len(moved)
+        self._moves_read = history.move_count
         for each in moved:
             if each.state in _MEASURED and each.has_score:
                 self._take(each)

@@ -22,6 +22,7 @@ from aiotune.store.journal import (
     sync_directories,
 )
 from aiotune.store.schema import APPLICATION_ID, MIGRATIONS
+from aiotune.store.turns import turn_to_read
 
 __all__ = [
     "Durability",
@@ -200,7 +201,8 @@ def _connect_reader(path: Path, mount_table: MountTable) -> sqlite3.Connection:
     check_files(path)
     if not (_has_log(path) and is_shared(path, mount_table)):
         try:
-            return _probed(path, "ro")
+            with turn_to_read(path):
+                return _probed(path, "ro")
         except sqlite3.OperationalError as error:
             if not _wants_room_beside(error):
                 raise

@@ -13,6 +13,7 @@ from aiotune.events import Event, SearchOpened
 from aiotune.store.database import MountTable, reading, version_of
 from aiotune.store.encoding import decode_all
 from aiotune.store.filesystem import read_mount_table
+from aiotune.store.turns import turn_to_read
 
 __all__ = ["Meta", "read_facts", "read_meta"]
 
@@ -42,14 +43,16 @@ def read_facts(
     if not _is_there(path):
         return []
     with reading(path, mount_table=mount_table) as connection:
-        if version_of(connection, path) == 0:
+        with turn_to_read(path):
+            version = version_of(connection, path)
+        if version == 0:
             return []
         with uncollected():
-            return list(decode_all(_rows(connection, may_stop), path))
+            return list(decode_all(_rows(connection, path, may_stop), path))
 
 
 def _rows(
-    connection: sqlite3.Connection, may_stop: Callable[[], bool]
+    connection: sqlite3.Connection, path: Path, may_stop: Callable[[], bool]
 ) -> Iterator[tuple[int, str, str]]:
     """Yield number, kind and text of every fact.
 
@@ -59,9 +62,11 @@ def _rows(
     """
     last = -(2**63)
     while True:
-        piece = connection.execute(
-            "SELECT seq, kind, data FROM events WHERE seq > ? ORDER BY seq LIMIT ?", (last, _PIECE)
-        ).fetchall()
+        with turn_to_read(path):
+            piece = connection.execute(
+                "SELECT seq, kind, data FROM events WHERE seq > ? ORDER BY seq LIMIT ?",
+                (last, _PIECE),
+            ).fetchall()
         yield from piece
         if len(piece) < _PIECE or may_stop():
             return
@@ -72,7 +77,7 @@ def read_meta(path: Path) -> Meta | None:
     """Return what `Meta` says of the project; None if the file is not there. StoreUnreadable."""
     if not _is_there(path):
         return None
-    with reading(path) as connection:
+    with reading(path) as connection, turn_to_read(path):
         version = version_of(connection, path)
         if version == 0:
             return Meta(schema=0, facts=0, opened=None)
