@@ -17,9 +17,8 @@ _Record = TypeVar("_Record")
 _Check = Callable[[Any], Any]
 _Setters = Mapping[str, Callable[[Any, Any], None]]
 
-_known: dict[
-    type[Any], tuple[Callable[[Any], Any], _Setters]
-] = {}  # what copies one, what writes each field
+# What copies a record of each kind, and what writes each of its fields.
+_known: dict[type[Any], tuple[Callable[[Any], Any], _Setters]] = {}
 
 
 def is_plain_record(kind: type[Any]) -> bool:
@@ -50,8 +49,9 @@ def maker_of(
     checks: by field. Each is given the value, and returns what is written, or raises.
     """
     setters = _setters(kind)
-    lines = [f"{', '.join(setters)}, = values", "record = new(kind)"]
-    lines += [f"set_{name}(record, check_{name}({name}))" for name in setters]
+    unpacked = "".join(f"value_{name}, " for name in setters)
+    lines = [f"{unpacked}= values", "record = new(kind)"]
+    lines += [f"set_{name}(record, check_{name}(value_{name}))" for name in setters]
     scope = {f"check_{name}": check for name, check in checks.items()}
     return _compiled("values", lines, kind, setters, scope)
 
@@ -74,7 +74,7 @@ def _compiled(
 ) -> Callable[[Any], Any]:
     """Return the function of one argument that executes these lines and returns `record`.
 
-    Of fields it holds the names alone, which are identifiers of this package.
+    Of what is not written here it holds the names of fields alone, each with a prefix, and no word of others.
     """
     scope |= {"new": object.__new__, "kind": kind}
     scope |= {f"set_{name}": setter for name, setter in setters.items()}

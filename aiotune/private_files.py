@@ -48,7 +48,8 @@ def make_directories(path: Path) -> None:
     """
     missing = []
     while not path.is_dir():
-        if os.path.lexists(path):
+        # Looked at once more: somebody else may have made it between the two looks.
+        if os.path.lexists(path) and not path.is_dir():
             raise FileExistsError(errno.EEXIST, "something that is no directory is there", path)
         missing.append(path)
         path = path.parent

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import itertools
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +20,26 @@ from aiotune.processes import modules_to_preload
 from aiotune.settings import Settings
 from tests.support import gpu_framework, nvml_standin
 from tests.support.nvml_standin import Machine, build
+
+
+def take_temporary_directory() -> None:
+    """Let what this process makes of temporary files be in a directory of its own.
+
+    Some tests look whether anything is left there: of another process that runs tests at the same time, they
+    see nothing. What pytest keeps of a test (`tmp_path`) stays where it always is.
+    """
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", tempfile.gettempdir())
+    directory, owner = tempfile.mkdtemp(prefix="tests-"), os.getpid()
+    os.environ["TMPDIR"] = tempfile.tempdir = directory
+
+    def remove() -> None:
+        if os.getpid() == owner:  # and no fork of it
+            shutil.rmtree(directory, ignore_errors=True)
+
+    atexit.register(remove)
+
+
+take_temporary_directory()
 
 # Before any test has changed it: most searches of the suite see it so, and share one fork server.
 ENVIRONMENT = dict(os.environ)

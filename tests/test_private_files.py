@@ -52,6 +52,20 @@ def test_what_is_made_is_private_and_what_is_there_stays(tmp_path: Path) -> None
     assert (mode(tmp_path / "a" / "file"), mode(tmp_path)) == (0o644, 0o755)
 
 
+def test_two_may_make_the_same_directory_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    look = os.path.lexists
+
+    def made_by_another_first(path: Path) -> bool:
+        path.mkdir(parents=True, exist_ok=True)
+        return look(path)
+
+    monkeypatch.setattr(os.path, "lexists", made_by_another_first)
+    make_directories(tmp_path / "a" / "b")
+    assert (tmp_path / "a" / "b").is_dir()
+
+
 def test_a_project_may_stand_behind_links_of_the_users(tmp_path: Path) -> None:
     (tmp_path / "disk").mkdir()
     (tmp_path / "results").symlink_to(tmp_path / "disk")

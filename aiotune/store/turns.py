@@ -27,7 +27,6 @@ os.register_at_fork(after_in_child=_begin_anew)  # who has it may be a thread th
 
 def turn_to_read(path: Path) -> AbstractContextManager[object]:
     """Return the context for one short transaction that reads the database at `path`."""
-    has_log = path.with_name(
-        f"{path.name}-wal"
-    ).exists()  # as long as a writer has it open, at least
+    # The log is there as long as a writer has the database open, at least.
+    has_log = path.with_name(f"{path.name}-wal").exists()
     return nullcontext() if has_log else _turn
