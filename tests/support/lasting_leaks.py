@@ -22,7 +22,7 @@ OBJECTS_OF_A_WORKER = 8  # locks, queue, context
 UNCOUNTED = {"weakref.ReferenceType", "builtins.builtin_function_or_method"}
 # A search keeps its facts, and what follows from them, in memory: so much of each trial.
 FACTS = (
-    *("aiotune.trial.", "aiotune.events."),
+    *("aiotune.trial.", "aiotune.observations.", "aiotune.events."),
     *("aiotune.oracles.tried.", "aiotune.oracles.ladder.", "aiotune.oracles.hyperband."),
     "aiotune.pruners.standings.",
     *("builtins.dict", "builtins.list", "builtins.tuple"),
