@@ -198,8 +198,10 @@ async def test_searches_on_some_gpus_each_leave_cores_to_one_another(
 ) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(6)))
     ledger = Ledger()
+    pools = []  # what nobody holds any more gives its leases back as it is collected
     for card, cores in zip([A, B, C], [(0, 1), (2, 3), (4, 5)], strict=True):
         pool = await open_pool(gpus=[card.uuid], environment={}, nvml=THREE, ledger=ledger)
+        pools.append(pool)
         lease = pool.lease_nowait(Resources())
         assert lease is not None
         assert (lease.gpus, lease.cores) == ((card.uuid,), cores)
