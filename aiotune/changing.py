@@ -22,8 +22,10 @@ _known: dict[type[Any], tuple[Callable[[Any], Any], _Setters]] = {}
 
 
 def is_plain_record(kind: type[Any]) -> bool:
-    """Tell whether nothing is lost without `__init__`: a dataclass with slots and no `__post_init__`."""
-    return is_dataclass(kind) and "__slots__" in vars(kind) and not hasattr(kind, "__post_init__")
+    """Tell whether nothing is lost without `__init__`: a dataclass, its slots its own, no `__post_init__`."""
+    if not is_dataclass(kind) or hasattr(kind, "__post_init__"):
+        return False
+    return {each.name for each in fields(kind)} <= set(vars(kind).get("__slots__", ()))
 
 
 def changed(record: _Record, **changes: object) -> _Record:

@@ -52,7 +52,6 @@ _SPECIAL = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}  # which JSON h
 _MOST_KNOWN = 10_000  # hyperparameters that are kept
 _MOST_SPACES = 100
 _LONGEST_KEY = 10_000  # characters of one that is kept
-_WRONG = (KeyError, TypeError, ValueError)
 _BROKEN = (TypeError, KeyError, AttributeError, ArithmeticError, RecursionError)
 
 
@@ -279,9 +278,9 @@ def reader_of(record: type[_Record], checks: Mapping[str, Check]) -> Callable[[A
         if type(data) is dict and tuple(data) == names:
             try:
                 return make(data.values())
-            except _WRONG:
-                pass
-        return slowly(data)  # says which field is wrong
+            except (TypeError, ValueError):
+                pass  # what follows says which field is wrong
+        return slowly(data)
 
     return read
 

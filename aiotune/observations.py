@@ -15,6 +15,9 @@ class Observations(Sequence[Observation]):
 
     A search may have a million: as objects they would be looked through whenever garbage is collected, which
     holds up the event loop. Columns of plain values are not.
+
+    Invariant: a step is there before its metrics, whose number is the length. A thread that reads while another
+    one adds sees whole observations.
     """
 
     __slots__ = ("_metrics", "_steps")
@@ -41,8 +44,12 @@ class Observations(Sequence[Observation]):
     @overload
     def __getitem__(self, index: slice) -> Sequence[Observation]: ...
     def __getitem__(self, index: int | slice) -> Observation | Sequence[Observation]:
-        if isinstance(index, slice):
-            return list(map(Observation, self._steps[index], self._metrics[index]))
+        found = range(len(self))[index]
+        if isinstance(found, range):
+            return list(map(self._at, found))
+        return self._at(found)
+
+    def _at(self, index: int) -> Observation:
         return Observation(self._steps[index], self._metrics[index])
 
     def __eq__(self, other: object) -> bool:

@@ -104,6 +104,14 @@ def driver(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    """Hold one fork server for all tests of a module, but those that harm it or need their own."""
+    server = acquire_server()
+    yield server
+    release_server(server)
+
+
 @pytest.fixture(scope="session")
 def keras_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """Hold a fork server that has Keras imported: searches of Keras models share it.

@@ -71,5 +71,9 @@ def test_a_record_is_plain_if_its_init_does_nothing_but_set_slots() -> None:
         def __post_init__(self) -> None:
             pass
 
+    @dataclass(frozen=True, slots=True)
+    class Inherited(Point):
+        z: int = 0
+
     assert is_plain_record(Point)
-    assert not any(map(is_plain_record, (WithoutSlots, Checked, int)))
+    assert not any(map(is_plain_record, (WithoutSlots, Checked, Inherited, int)))

@@ -19,6 +19,7 @@ def test_it_is_read_as_a_list() -> None:
         THREE[::-1],
     )
     assert (observations[0], observations[-1], observations[1:]) == (THREE[0], THREE[2], THREE[1:])
+    assert (observations[-2:], observations[::-1]) == (THREE[-2:], THREE[::-1])
     assert THREE[1] in observations
     with pytest.raises(IndexError):
         observations[3]

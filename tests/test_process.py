@@ -7,7 +7,7 @@ import stat
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -27,15 +27,10 @@ from tests.contracts.executor_contract import AsyncProgram, ExecutorContract, ne
 from tests.support.processes import all_gone, descendants, is_gone
 from tests.support.runs import assign, collect, ending, of_kind, run_once
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the fork server is Linux's")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def server() -> Iterator[Server]:
-    """One fork server for all tests of this module that do not need their own."""
-    server = acquire_server()
-    yield server
-    release_server(server)
+pytestmark = [
+    pytest.mark.skipif(sys.platform != "linux", reason="the fork server is Linux's"),
+    pytest.mark.usefixtures("server"),
+]
 
 
 @asynccontextmanager

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from pathlib import Path
 
 import pytest
 
-from aiotune.executors.launch import Server, acquire_server, release_server
 from tests.support.chaos import Chaos, Session, Tally, write_report
 
 _TALLIES = pytest.StashKey[dict[str, Tally]]()
@@ -44,14 +43,6 @@ def pytest_runtest_makereport(
     if report.skipped:
         item.config.stash[_SKIPPED].append(item.nodeid)
     return report
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    """Hold one fork server for all tests of a module, but those that harm it."""
-    server = acquire_server()
-    yield server
-    release_server(server)
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
